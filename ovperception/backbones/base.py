@@ -1,0 +1,140 @@
+"""What a frozen CLIP backbone gives: maps, dense and region embeddings, text embeddings, its identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Backbone", "BackboneSpec", "FeatureSpec", "Features"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec:
+    """Channels and stride (pixels of the input per cell) of one stage."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """The identity card of one set of frozen weights.
+
+    Attributes:
+        name: ``open_clip:ARCH/PRETRAINED``, or ``open_clip:ARCH`` when the weights came from a file.
+        family: ``convnext``, ``resnet`` or ``vit``.
+        digest: SHA-256 (hex) over the names, shapes, dtypes and bytes of all weights, both towers.
+        text_digest: the same over what the text embeddings depend on alone: text tower, tokenizer, context.
+        stages: name -> channels and stride, finest first; the last one is what `embed_dense` reads.
+        embed_dim: D, size of the shared image-text space.
+        image_size: side in pixels at which the weights were trained.
+        mean, std: image statistics per RGB channel, in the 0-1 range.
+        logit_scale: temperature already exponentiated (official CLIP: 100.0).
+        logit_bias: additive bias of sigmoid-trained models, else 0.
+    """
+
+    name: str
+    family: str
+    digest: str
+    text_digest: str
+    stages: Mapping[str, FeatureSpec]
+    embed_dim: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    logit_scale: float
+    logit_bias: float = 0.0
+
+
+@dataclass(frozen=True)
+class Features:
+    """Multi-scale maps of a batch.
+
+    Attributes:
+        maps: stage name -> (B, C, h, w); for `vit` the maps are of one stride.
+        image_size: (height, width) of the padded network input the maps were computed from.
+    """
+
+    maps: Mapping[str, Tensor]
+    image_size: tuple[int, int]
+
+    def __getitem__(self, stage: str) -> Tensor:
+        """The map of one stage."""
+        return self.maps[stage]
+
+    def image(self, index: int) -> Features:
+        """The features of one image, still with a leading dimension of 1."""
+        return replace(self, maps={k: v[index : index + 1] for k, v in self.maps.items()})
+
+    def only(self, *stages: str) -> Features:
+        """A view with fewer stages, so that what is kept of an image stays small."""
+        return replace(self, maps={k: self.maps[k] for k in stages})
+
+    def to(self, device: torch.device | str) -> Features:
+        """The same maps on another device."""
+        return replace(self, maps={k: v.to(device) for k, v in self.maps.items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the maps hold."""
+        return sum(v.numel() * v.element_size() for v in self.maps.values())
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen CLIP: in eval mode, no gradients, one digest for its life. Also a `torch.nn.Module`."""
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The identity card of these weights."""
+        ...
+
+    @property
+    def dense_stage(self) -> str:
+        """Name of the stage that `embed_dense` and `embed_masks` read (``res5`` for pyramids)."""
+        ...
+
+    def features(self, images: Tensor) -> Features:
+        """(B, 3, H, W) normalised float images -> multi-scale maps. Any H, W of at least one cell."""
+        ...
+
+    def embed_dense(self, features: Features) -> Tensor:
+        """(B, D, h, w): a text-aligned embedding per cell of the dense stage, unit length over D."""
+        ...
+
+    def embed_masks(self, features: Features, masks: Tensor) -> Tensor:
+        """Text-aligned embeddings of masked regions.
+
+        Args:
+            features: Maps of B images.
+            masks: (B, Q, h, w) bool on the dense stage's grid; an empty mask gives a finite embedding.
+
+        Returns:
+            (B, Q, D), NOT normalised.
+        """
+        ...
+
+    def embed_boxes(self, features: Features, boxes: Sequence[Tensor]) -> Tensor:
+        """Text-aligned embeddings of boxes.
+
+        Args:
+            features: Maps of B images.
+            boxes: B tensors (N_i, 4), xyxy in pixels of the network input.
+
+        Returns:
+            (sum N_i, D), NOT normalised.
+        """
+        ...
+
+    def embed_image(self, images: Tensor) -> Tensor:
+        """(B, D): the ordinary global CLIP embedding of (B, 3, S, S) images at ``spec.image_size``."""
+        ...
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """(T, D) text embeddings, NOT normalised; prompts are cut to the longest of their batch."""
+        ...
