@@ -1,0 +1,1 @@
+"""Data sets: the procedural world `scenes` and readers of the common formats."""
