@@ -1,0 +1,186 @@
+"""CLIP's ModifiedResNet: res2..res5, MaskCLIP's value path, masked and region attention pooling.
+
+Sources: the model, Radford et al. 2021 (open_clip `modified_resnet.py`); masked pooling, FC-CLIP
+(`fcclip/modeling/backbone/clip.py`, `visual_prediction_forward`); regions, RegionCLIP
+(`detectron2/modeling/roi_heads/clip_roi_heads.py`); dense, MaskCLIP (Zhou et al. 2022, "Extract Free Dense Labels
+from CLIP"): value and output projection as 1x1 convolutions.
+
+The module-level functions take an open_clip `visual` and keep gradients, so that a model can be trained
+through the same paths that are used once it is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from ovperception.backbones.base import FeatureSpec
+
+__all__ = [
+    "ResNetTrunk",
+    "attention_pool",
+    "dense_embeddings",
+    "masked_attention_pool",
+    "resnet_maps",
+    "roi_embeddings",
+]
+
+_MIN_LOGIT = -80.0
+"""exp(-80) is far below a float32's relative precision, yet not zero: no mask's weights can all vanish."""
+
+
+def resnet_maps(visual: Any, images: Tensor) -> dict[str, Tensor]:
+    """Runs stem and stages.
+
+    Args:
+        visual: open_clip's ModifiedResNet.
+        images: (B, 3, H, W) normalised; odd sizes floor at each stride.
+
+    Returns:
+        ``stem`` (after its average pooling), ``res2``, ``res3``, ``res4``, ``res5``: (B, C, h, w).
+    """
+    x = visual.stem(images)
+    maps = {"stem": x}
+    for name, layer in zip(("res2", "res3", "res4", "res5"), _layers(visual), strict=True):
+        x = layer(x)
+        maps[name] = x
+    return maps
+
+
+def _layers(visual: Any) -> tuple[Any, ...]:
+    return visual.layer1, visual.layer2, visual.layer3, visual.layer4
+
+
+def _resized_positions(attnpool: Any, size: tuple[int, int]) -> Tensor:
+    """(h*w, C): the grid's positional embedding, bilinear (align_corners=False) at another size."""
+    table = attnpool.positional_embedding[1:]
+    side = round(len(table) ** 0.5)
+    if size == (side, side):
+        return table  # type: ignore[no-any-return]
+    grid = table.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    return F.interpolate(grid, size, mode="bilinear", align_corners=False).flatten(2)[0].T
+
+
+def _attention_logits(attnpool: Any, query: Tensor, keys: Tensor) -> Tensor:
+    """(B, N, heads) of one query (B, C) against keys (B, N, C), both already projected."""
+    heads = attnpool.num_heads
+    scale = (query.shape[-1] // heads) ** -0.5
+    per_head = (query * scale).unflatten(-1, (heads, -1))
+    return torch.einsum("bhc,bnhc->bnh", per_head, keys.unflatten(-1, (heads, -1)))
+
+
+def masked_attention_pool(attnpool: Any, dense: Tensor, masks: Tensor) -> Tensor:
+    """FC-CLIP's attention pooling of masked regions.
+
+    The query is the unmasked spatial mean plus the first positional embedding, the same for every mask; keys
+    and values are the cells (not the mean) plus the resized grid of positional embeddings. One query means
+    one row of logits an image, so a mask's softmax is a quotient of two mask-weighted sums: both are matrix
+    products shared by all masks, where the reference runs full attention for every query.
+
+    Args:
+        attnpool: open_clip's AttentionPool2d.
+        dense: (B, C, h, w) last feature map.
+        masks: (B, Q, h, w) bool, True inside.
+
+    Returns:
+        (B, Q, D), not normalised. An empty mask attends to nothing: its value is zero, its embedding the
+        bias of the output projection (the reference gives NaN or that, depending on the attention kernel).
+    """
+    tokens = dense.flatten(2).transpose(1, 2)  # (B, N, C)
+    query = attnpool.q_proj(tokens.mean(1) + attnpool.positional_embedding[0].to(tokens.dtype))
+    tokens = tokens + _resized_positions(attnpool, (dense.shape[-2], dense.shape[-1])).to(tokens.dtype)
+    logits = _attention_logits(attnpool, query, attnpool.k_proj(tokens)).float()
+    weights = (logits - logits.amax(1, keepdim=True)).clamp(min=_MIN_LOGIT).exp()  # (B, N, heads)
+    values = attnpool.v_proj(tokens).float().unflatten(-1, (attnpool.num_heads, -1))
+    inside = masks.flatten(2).to(weights.dtype)  # (B, Q, N)
+    numerator = inside @ (weights[..., None] * values).flatten(2)  # (B, Q, C)
+    denominator = inside @ weights  # (B, Q, heads)
+    denominator = denominator + (denominator == 0)
+    pooled = numerator.unflatten(-1, (attnpool.num_heads, -1)) / denominator[..., None]
+    embedded: Tensor = attnpool.c_proj(pooled.flatten(2).to(dense.dtype))
+    return embedded
+
+
+def attention_pool(attnpool: Any, maps: Tensor) -> Tensor:
+    """The original pooling for the one query that is read: (N, C, S, S) at the trained size -> (N, D)."""
+    tokens = maps.flatten(2).transpose(1, 2)
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + attnpool.positional_embedding.to(maps.dtype)
+    logits = _attention_logits(attnpool, attnpool.q_proj(tokens[:, 0]), attnpool.k_proj(tokens))
+    values = attnpool.v_proj(tokens).unflatten(-1, (attnpool.num_heads, -1))
+    pooled = torch.einsum("bnh,bnhc->bhc", logits.float().softmax(1).to(maps.dtype), values)
+    embedded: Tensor = attnpool.c_proj(pooled.flatten(1))
+    return embedded
+
+
+def dense_embeddings(attnpool: Any, dense: Tensor) -> Tensor:
+    """MaskCLIP's value path: (B, C, h, w) -> (B, D, h, w), not normalised, no positional embedding."""
+    tokens = dense.flatten(2).transpose(1, 2)
+    embedded: Tensor = attnpool.c_proj(attnpool.v_proj(tokens))
+    return embedded.transpose(1, 2).unflatten(-1, dense.shape[-2:])
+
+
+def roi_embeddings(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int = 128) -> Tensor:
+    """RegionCLIP's region features: ROIAlign on res4, layer4 on each region, attention pooling.
+
+    Args:
+        visual: open_clip's ModifiedResNet.
+        res4: (B, C, h, w), stride 16.
+        boxes: B tensors (N_i, 4), xyxy in pixels of the network input; may reach outside of it.
+        chunk: Regions a pass of layer4, which bounds memory.
+
+    Returns:
+        (sum N_i, D), not normalised.
+    """
+    side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)
+    image = torch.cat([torch.full((len(b), 1), float(i)) for i, b in enumerate(boxes)]).to(res4.device)
+    rois = torch.cat([image, torch.cat(list(boxes)).to(res4.device, torch.float32)], 1)
+    if not len(rois):
+        return res4.new_zeros(0, visual.attnpool.c_proj.out_features)
+    source = res4.float()
+    parts = []
+    for some in rois.split(chunk):
+        crops = roi_align(source, some, side, spatial_scale=1 / 16, sampling_ratio=0, aligned=True)
+        parts.append(attention_pool(visual.attnpool, visual.layer4(crops.to(res4.dtype))))
+    return torch.cat(parts)
+
+
+class ResNetTrunk:
+    """The `resnet` family: any widths and depths of open_clip's ModifiedResNet.
+
+    Regions: masks by FC-CLIP's masked attention pooling, boxes by RegionCLIP's path.
+    """
+
+    family = "resnet"
+    dense_stage = "res5"
+
+    def __init__(self, visual: Any) -> None:
+        self.visual = visual
+        self.image_size = int(visual.image_size)
+        width = visual.conv3.out_channels
+        channels = [width, *(width * 4 * 2**i for i in range(4))]
+        names = ("stem", "res2", "res3", "res4", "res5")
+        self.stages: Mapping[str, FeatureSpec] = {
+            name: FeatureSpec(channels=c, stride=s)
+            for name, c, s in zip(names, channels, (4, 4, 8, 16, 32), strict=True)
+        }
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Stem and res2..res5."""
+        return resnet_maps(self.visual, images)
+
+    def embed_dense(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """MaskCLIP's value path on res5."""
+        return dense_embeddings(self.visual.attnpool, maps["res5"])
+
+    def embed_masks(self, maps: Mapping[str, Tensor], masks: Tensor) -> Tensor:
+        """FC-CLIP's masked attention pooling on res5."""
+        return masked_attention_pool(self.visual.attnpool, maps["res5"], masks)
+
+    def embed_boxes(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """RegionCLIP's region features from res4."""
+        return roi_embeddings(self.visual, maps["res4"], boxes)
