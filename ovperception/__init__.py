@@ -17,9 +17,9 @@ Notation, used in every docstring and shape comment:
     h w    feature cells                    D    size of the shared image-text embedding
     S      side of a square image           N    results
 
-Sizes are ``(height, width)``. Boxes are ``xyxy``, float, half-open, in pixels of the presented image unless a
-docstring names another frame ("pixels of the network input", "0-1"). At the public border images are uint8 RGB
-``(H, W, 3)``. "Scores" are 0-1, "logits" are not.
+Sizes are ``(height, width)``. Boxes are ``xyxy``, float, half-open, in pixels of the presented image unless
+a docstring names another frame ("pixels of the network input", "0-1"). At the public border images are uint8
+RGB ``(H, W, 3)``. "Scores" are 0-1, "logits" are not.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The ``ovp`` command line: finds its sub-commands, and turns every failure into one line.
 
-A sub-command is an entry point in the group ``ovperception.commands``. Its value is a function, which becomes
-one command, or a `typer.Typer`, which becomes a group of them; either is imported only when it is asked for, so
-that ``ovp --help`` loads no torch and one broken command does not break the others. A function raises `OVPError`
-for what the user can mend and returns nothing.
+A sub-command is an entry point in the group ``ovperception.commands``. Its value is a function, which
+becomes one command, or a `typer.Typer`, which becomes a group of them; either is imported only when it is
+asked for, so that ``ovp --help`` loads no torch and one broken command does not break the others. A function
+raises `OVPError` for what the user can mend, and returns nothing.
 
-Failures are one line on stderr, or with ``--json`` one object ``{"error": {"reason", "message", ...}}`` there:
+A failure is one line on stderr; with ``--json`` it is an object ``{"error": {"reason", "message"}}`` there:
 
     0    success
     1    it failed, and asking differently would not have helped; 130 if interrupted
