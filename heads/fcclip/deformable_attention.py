@@ -1,0 +1,203 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, section 4.1) in plain torch.
+
+Every query looks at a few points on every level. Bilinear interpolation makes each look a weighted sum of
+four cells, so a whole head of a query is one weighted sum over `levels * points * 4` rows of a table. The fast
+path computes the rows and weights once and sums them with one `embedding_bag`; `sample_by_grid` is the same
+function written the obvious way, kept to be read and to test against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["KERNELS", "DeformableAttention", "deformable_sampling", "sample_by_bags", "sample_by_grid"]
+
+Shapes = Sequence[tuple[int, int]]
+Kernel = Callable[[Tensor, Shapes, Tensor, Tensor], Tensor]
+
+
+def deformable_sampling(
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Weighted sum of bilinear samples, zero outside the maps.
+
+    Args:
+        value: (B, S, heads, channels), the levels one after the other, S = sum of h * w.
+        spatial_shapes: (h, w) of each of the L levels.
+        sampling_locations: (B, N, heads, L, points, 2) as (x, y); 0 to 1 spans a map from border to border.
+        attention_weights: (B, N, heads, L, points).
+
+    Returns:
+        (B, N, heads * channels).
+    """
+    kernel = KERNELS.get(value.device.type, sample_by_bags)
+    return kernel(value, spatial_shapes, sampling_locations, attention_weights)
+
+
+def sample_by_grid(
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """`deformable_sampling` with one `grid_sample` a level: the readable reference, several times slower."""
+    images, _, heads, channels = value.shape
+    queries = sampling_locations.shape[1]
+    total = value.new_zeros(images * heads, channels, queries)
+    for level, cells in enumerate(value.split([h * w for h, w in spatial_shapes], dim=1)):
+        height, width = spatial_shapes[level]
+        maps = cells.permute(0, 2, 3, 1).reshape(images * heads, channels, height, width)
+        grid = 2 * sampling_locations[:, :, :, level].transpose(1, 2).flatten(0, 1) - 1
+        samples = F.grid_sample(maps, grid, align_corners=False)  # (B heads, channels, N, points)
+        weights = attention_weights[:, :, :, level].transpose(1, 2).reshape(images * heads, 1, queries, -1)
+        total = total + (samples * weights).sum(-1)
+    return total.view(images, heads * channels, queries).transpose(1, 2).contiguous()
+
+
+def sample_by_bags(
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """`deformable_sampling` as one weighted row sum over a table with a border of zeros around each map."""
+    images, _, heads, channels = value.shape
+    queries = sampling_locations.shape[1]
+    table, starts = _bordered_table(value, spatial_shapes)
+    rows, fractions = _corner_rows(sampling_locations, spatial_shapes, starts, table.shape[1])
+    right, below = fractions.unbind(-1)
+    lower = attention_weights * below
+    upper = attention_weights - lower
+    lower_right, upper_right = lower * right, upper * right
+    weights = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right), dim=-1)
+    per_query = rows.numel() // (images * queries * heads)
+    summed = _WeightedRows.apply(
+        table.view(-1, channels), rows.view(-1, per_query), weights.reshape(-1, per_query)
+    )
+    return summed.view(images, queries, heads * channels)  # type: ignore[no-any-return]
+
+
+def _bordered_table(value: Tensor, spatial_shapes: Shapes) -> tuple[Tensor, list[int]]:
+    """Pad every map with one cell of zeros, so that corners outside need no mask; and where each map starts."""
+    images, _, heads, channels = value.shape
+    maps, starts, start = [], [], 0
+    for cells, (height, width) in zip(
+        value.split([h * w for h, w in spatial_shapes], dim=1), spatial_shapes, strict=True
+    ):
+        padded = F.pad(cells.reshape(images, height, width, heads * channels), (0, 0, 1, 1, 1, 1))
+        maps.append(padded.flatten(1, 2))
+        starts.append(start)
+        start += (height + 2) * (width + 2)
+    return torch.cat(maps, dim=1).view(images, start, heads, channels), starts
+
+
+def _corner_rows(
+    locations: Tensor, spatial_shapes: Shapes, starts: Sequence[int], cells: int
+) -> tuple[Tensor, Tensor]:
+    """Table rows of the four corners (B, N, heads, L, points, 4) and the (x, y) position between them, 0-1."""
+    device, dtype = locations.device, locations.dtype
+    images, _, heads = locations.shape[:3]
+    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], device=device, dtype=dtype)[:, None]
+    # Beyond the border cell nothing changes any more: all corners are zero there.
+    position = torch.minimum((locations * sizes - 0.5).clamp(min=-1), sizes)
+    with torch.no_grad():
+        corner = torch.minimum(position.floor(), sizes - 1)
+        strides = torch.tensor([w + 2 for _, w in spatial_shapes], device=device)[:, None]
+        origins = torch.tensor(starts, device=device)[:, None] + strides + 1
+        # Float arithmetic is exact here (cells < 2**24), and four times faster than 64-bit integers.
+        x, y = corner.float().unbind(-1)
+        cell = (y * strides.float() + x + origins.float()).to(torch.int32)
+        row = cell * heads + torch.arange(heads, device=device, dtype=torch.int32)[:, None, None]
+        if images > 1:
+            image = torch.arange(images, device=device, dtype=torch.int32) * (cells * heads)
+            row = row + image.view(-1, 1, 1, 1, 1)
+        down = (strides * heads).to(torch.int32)
+        rows = torch.stack((row, row + heads, row + down, row + down + heads), dim=-1)
+    return rows, position - corner
+
+
+class _WeightedRows(torch.autograd.Function):
+    """`out[i] = sum_j weights[i, j] * table[rows[i, j]]`, with a gradient that sorts 32-bit keys once."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(table, rows, weights)
+        return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        table, rows, weights = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        count, per_row = rows.shape
+        table_grad = weights_grad = None
+        if ctx.needs_input_grad[0]:
+            order, position = torch.sort(rows.reshape(-1))
+            firsts = torch.searchsorted(
+                order, torch.arange(len(table), device=rows.device, dtype=torch.int32), out_int32=True
+            )
+            sources = torch.div(position, per_row, rounding_mode="floor").to(torch.int32)
+            table_grad = F.embedding_bag(
+                sources, grad, firsts, mode="sum", per_sample_weights=weights.reshape(-1)[position]
+            )
+        if ctx.needs_input_grad[2]:
+            bags = torch.arange(count, device=rows.device, dtype=torch.int32)
+            weights_grad = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                grad, table, rows.reshape(-1), bags * per_row, bags.repeat_interleave(per_row), 0
+            ).view_as(weights)
+        return table_grad, None, weights_grad
+
+
+KERNELS: dict[str, Kernel] = {"cpu": sample_by_bags}
+"""Device type -> implementation; others fall back to `sample_by_bags`. A compiled kernel plugs in here."""
+
+
+class DeformableAttention(nn.Module):
+    """Attention whose keys are a few learned points around each query's own position, on every level."""
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.weights = nn.Linear(dim, heads * levels * points)
+        self.values = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with the points of each head on a ray of its own, one cell further a point, equally weighted."""
+        nn.init.zeros_(self.offsets.weight)
+        angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
+        rays = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        rays = rays / rays.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1, dtype=torch.float32)
+        offsets = rays[:, None, None] * steps[:, None]  # (heads, 1, points, 2)
+        with torch.no_grad():
+            self.offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+        for linear in (self.values, self.output):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, tokens: Tensor, positions: Tensor, reference: Tensor, spatial_shapes: Shapes) -> Tensor:
+        """Attend from every token to all levels.
+
+        Args:
+            tokens: (B, S, dim), the levels one after the other.
+            positions: (1 or B, S, dim), added to the tokens where they ask, not where they answer.
+            reference: (S, 2), each token's own (x, y), 0-1.
+            spatial_shapes: (h, w) of each level.
+
+        Returns:
+            (B, S, dim).
+        """
+        images, count, _ = tokens.shape
+        asking = tokens + positions
+        grid = (images, count, self.heads, self.levels, self.points)
+        offsets = self.offsets(asking).view(*grid, 2)
+        weights = self.weights(asking).view(*grid[:3], -1).softmax(-1).view(grid)
+        values = self.values(tokens).view(images, count, self.heads, -1)
+        sizes = offsets.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
+        locations = reference[:, None, None, None] + offsets / sizes
+        sampled = deformable_sampling(values, spatial_shapes, locations, weights)
+        return self.output(sampled)  # type: ignore[no-any-return]

@@ -1,0 +1,160 @@
+"""The FC-CLIP head: masks and two embeddings a mask from a frozen CLIP, words only at the very end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heads.fcclip.classify import QueryEmbedding, class_logits, combine, seen_classes
+from heads.fcclip.config import FCCLIPConfig
+from heads.fcclip.mask_decoder import MaskDecoder
+from heads.fcclip.pixel_decoder import PixelDecoder
+from ovperception.errors import InvalidParameter
+from ovperception.head import Encoding, MaskScores, Task
+
+if TYPE_CHECKING:
+    from ovperception.backbones.base import Backbone, Features
+    from ovperception.text import TextClassifier
+
+__all__ = ["FCCLIP", "FCCLIPEncoding"]
+
+
+@dataclass(frozen=True)
+class FCCLIPEncoding(Encoding):
+    """Q proposed masks an image, each with two embeddings and no name yet.
+
+    Attributes:
+        mask_logits: (B, Q, h, w) on a grid that covers the padded network input.
+        query_embeddings: (B, Q, D) of the learned branch, unit length.
+        clip_embeddings: (B, Q, D) of the frozen CLIP under the mask, unit length.
+        valid: (B, Q) bool, False where the mask covers no cell of the CLIP grid.
+    """
+
+    mask_logits: Tensor
+    query_embeddings: Tensor
+    clip_embeddings: Tensor
+    valid: Tensor
+
+
+class FCCLIP(nn.Module):
+    """Panoptic, instance and semantic segmentation with any words, on one frozen CLIP.
+
+    Args:
+        config: Sizes and constants.
+    """
+
+    tasks: frozenset[Task] = frozenset({"detect", "semantic", "panoptic"})
+
+    def __init__(self, config: FCCLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pixel_decoder = PixelDecoder(config)
+        self.mask_decoder = MaskDecoder(config)
+        self.query_embedding = QueryEmbedding(config)
+        self.void_embedding = nn.Parameter(torch.randn(config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self._seen_words = frozenset(config.seen_words)
+
+    def encode(self, backbone: Backbone, features: Features) -> FCCLIPEncoding:
+        """The wordless half.
+
+        Args:
+            backbone: The CLIP the features came from; embeds the masks.
+            features: Maps of B images, with the stages `config.stages` and the backbone's dense stage.
+
+        Returns:
+            The encoding of B images.
+
+        Raises:
+            InvalidParameter: A stage is missing or has other channels than the head was built for.
+        """
+        self._check(features)
+        mask_features, levels = self.pixel_decoder(features.maps)
+        mask_logits, state = self.mask_decoder(mask_features, levels)
+        grid = features[backbone.dense_stage].shape[-2:]
+        inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
+        return FCCLIPEncoding(
+            mask_logits=mask_logits,
+            query_embeddings=self.query_embedding(mask_features, mask_logits, state),
+            clip_embeddings=F.normalize(backbone.embed_masks(features, inside).float(), dim=-1),
+            valid=inside.flatten(2).any(dim=-1),
+        )
+
+    def forward_layers(self, features: Features) -> Iterator[tuple[Tensor, Tensor]]:
+        """For training: what every decoder layer proposes, the last one last.
+
+        Args:
+            features: Maps of B images.
+
+        Yields:
+            `decoder_layers + 1` pairs of mask logits (B, Q, h, w) and query embeddings (B, Q, D) of unit
+            length. `class_logits` turns embeddings into logits.
+
+        Raises:
+            InvalidParameter: A stage is missing or has other channels than the head was built for.
+        """
+        self._check(features)
+        mask_features, levels = self.pixel_decoder(features.maps)
+        for mask_logits, state in self.mask_decoder.forward_layers(mask_features, levels):
+            yield mask_logits, self.query_embedding(mask_features, mask_logits, state)
+
+    def forward(self, features: Features) -> list[tuple[Tensor, Tensor]]:
+        """`forward_layers` as a list, so that wrappers for parallel training see one call."""
+        return list(self.forward_layers(features))
+
+    def class_logits(self, query_embeddings: Tensor, text: TextClassifier) -> Tensor:
+        """The learned branch alone, as it is trained: (..., Q, D) -> (..., Q, K + 1) logits, "void" last."""
+        flat = query_embeddings.flatten(0, -2)
+        logits = class_logits(flat, self._void(), text, self._scale())
+        return logits.unflatten(0, query_embeddings.shape[:-1])
+
+    def classify(self, encoding: Encoding, text: TextClassifier) -> MaskScores:
+        """The word half: one image against its own words.
+
+        Args:
+            encoding: Of one image (leading dimension 1), from `encode`.
+            text: K classes.
+
+        Returns:
+            Probabilities (Q, K + 1), "void" last, and the mask logits.
+
+        Raises:
+            InvalidParameter: More than one image, or the encoding of another head.
+        """
+        if not isinstance(encoding, FCCLIPEncoding) or len(encoding) != 1:
+            raise InvalidParameter(
+                "FC-CLIP names the masks of one image at a time",
+                expected="the FCCLIPEncoding of one image, such as encoding[0]",
+                got=f"{type(encoding).__name__} of {len(encoding)} images",
+            )
+        learned = class_logits(encoding.query_embeddings[0], self._void(), text, self._scale())
+        clip = self.config.clip_logit_scale * encoding.clip_embeddings[0]
+        clip_logits = text.reduce(clip @ text.embeddings.to(clip).T)
+        seen = seen_classes(text, self._seen_words).to(learned.device)
+        valid = encoding.valid[0] if self.config.ensemble_on_valid_mask else None
+        probabilities = combine(learned, clip_logits, seen, valid, config=self.config)
+        return MaskScores(probabilities=probabilities, mask_logits=encoding.mask_logits[0])
+
+    def _void(self) -> Tensor:
+        return F.normalize(self.void_embedding, dim=-1)
+
+    def _scale(self) -> Tensor:
+        return self.logit_scale.exp().clamp(max=100)
+
+    def _check(self, features: Features) -> None:
+        for stage, channels in zip(self.config.stages, self.config.stage_channels, strict=True):
+            found = features.maps.get(stage)
+            if found is None or found.shape[1] != channels:
+                raise InvalidParameter(
+                    "The backbone does not fit this head",
+                    field=stage,
+                    expected=f"{channels} channels in stage {stage}",
+                    got="no such stage" if found is None else f"{found.shape[1]} channels",
+                    mend="Use the backbone that the head was trained on",
+                )
