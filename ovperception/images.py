@@ -194,6 +194,8 @@ def load_image(
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
+    if isinstance(source, memoryview) and not source.c_contiguous:
+        source = source.tobytes()
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(source, max_pixels, max_bytes)
     if isinstance(source, (str, Path)):
@@ -311,7 +313,7 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise InvalidInput("The image file cannot be read", got=f"{path}: {error.strerror}") from error
-        mend = "Images are read from files, not from addresses" if "://" in str(path) else ""
+        mend = "Images are read from files, not from addresses" if ":/" in str(path) else ""
         raise MissingFile("There is no such image file", got=path, mend=mend) from error
 
 

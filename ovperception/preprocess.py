@@ -65,16 +65,18 @@ class Preprocessing:
         statistics: dict[str, tuple[float, ...]] = {"mean": self.mean, "std": self.std}
         for name, values in statistics.items():
             if len(values) != 3 or not all(math.isfinite(v) for v in values):
-                raise InvalidParameter("Expected a number for each of R, G, B", field=name, got=values)
+                raise InvalidParameter(
+                    f"The {name} needs a number for each of R, G, B", field=name, got=values
+                )
         if min(self.std) <= 0:
-            raise InvalidParameter("A standard deviation must be above zero", field="std", got=self.std)
+            raise InvalidParameter("The std must be above zero in each channel", field="std", got=self.std)
         for name, value in (
             ("shortest_edge", self.shortest_edge),
             ("longest_edge", self.longest_edge),
             ("multiple", self.multiple),
         ):
             if value is not None and value < 1:
-                raise InvalidParameter("A size must be at least 1 pixel", field=name, got=value)
+                raise InvalidParameter(f"{name} must be at least 1 pixel", field=name, got=value)
         if self.interpolation not in get_args(Interpolation):
             raise InvalidParameter(
                 "The interpolation is not known",
