@@ -20,9 +20,11 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
 from ovperception.backbones.clip import ClipBackbone, Trunk
+from ovperception.backbones.convnext import ConvNeXtTrunk, is_convnext
 from ovperception.backbones.resnet import ResNetTrunk
 from ovperception.backbones.text_tower import text_tower
 from ovperception.backbones.tokenizer import TruncatedBPE, as_tokenizer
+from ovperception.backbones.vit import ViTTrunk
 from ovperception.errors import (
     InvalidCheckpoint,
     InvalidParameter,
@@ -60,9 +62,9 @@ def load_backbone(
     """Builds a frozen backbone by name.
 
     Args:
-        name: ``open_clip:ARCH`` or ``open_clip:ARCH/PRETRAINED``. With a tag and no `weights`, open_clip fetches
-            the published weights into its own cache; without a tag and `weights` they are open_clip's random
-            initialisation.
+        name: ``open_clip:ARCH`` or ``open_clip:ARCH/PRETRAINED``. With a tag and no `weights`, open_clip
+            fetches the published weights into its own cache; without a tag and `weights` they are
+            open_clip's random initialisation.
         weights: A state dict of the whole CLIP, ``.safetensors`` or a pickle read with ``weights_only=True``.
         device: Where to put it.
         dtype: Type of weights and maps.
@@ -103,12 +105,13 @@ def build_open_clip(config: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     """Builds an open_clip model and its tokenizer, randomly initialised and trainable.
 
     Args:
-        config: An open_clip model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...), or a file
-            of theirs that holds one under ``model_cfg``. Beside it may stand ``preprocess_cfg`` (``mean``, ``std``)
-            and ``tokenizer``: ``{"kind": "clip_bpe", "merges": N}``, which needs a ``vocab_size`` of 514 + N.
+        config: An open_clip model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...), or a
+            file of theirs that holds one under ``model_cfg``. Beside it may stand ``preprocess_cfg`` (``mean``,
+            ``std``) and ``tokenizer``: ``{"kind": "clip_bpe", "merges": N}``, which needs a ``vocab_size`` of
+            514 + N.
 
     Returns:
-        ``open_clip.model.CLIP`` (or `CustomTextCLIP` where ``custom_text`` says so) and an open_clip tokenizer.
+        ``open_clip.model.CLIP`` (`CustomTextCLIP` where ``custom_text`` says so) and an open_clip tokenizer.
 
     Raises:
         InvalidParameter: Unknown or missing keys, or a vocabulary size that is not the tokenizer's.
@@ -257,7 +260,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _has_openai_marks(path: Path) -> bool:
-    return path.suffix != ".safetensors" and _OPENAI_MARKS <= set(_read(path))
+    return path.suffix != ".safetensors" and set(_read(path)) >= _OPENAI_MARKS
 
 
 def _load(model: nn.Module, path: Path) -> None:
@@ -339,4 +342,7 @@ def _trunk(model: nn.Module) -> Trunk:
             raise _unsupported("Attentional pooling")
         if not isinstance(visual.transformer.resblocks[-1], ResidualAttentionBlock):
             raise _unsupported("A custom attention block")
+        return ViTTrunk(visual)
+    if is_convnext(visual):
+        return ConvNeXtTrunk(visual)
     raise _unsupported(f"The image tower {type(getattr(visual, 'trunk', visual)).__name__}")

@@ -2,8 +2,8 @@
 
 Sources: the model, Radford et al. 2021 (open_clip `modified_resnet.py`); masked pooling, FC-CLIP
 (`fcclip/modeling/backbone/clip.py`, `visual_prediction_forward`); regions, RegionCLIP
-(`detectron2/modeling/roi_heads/clip_roi_heads.py`); dense, MaskCLIP (Zhou et al. 2022, "Extract Free Dense Labels
-from CLIP"): value and output projection as 1x1 convolutions.
+(`detectron2/modeling/roi_heads/clip_roi_heads.py`); dense, MaskCLIP (Zhou et al. 2022, "Extract Free Dense
+Labels from CLIP"): value and output projection as 1x1 convolutions.
 
 The module-level functions take an open_clip `visual` and keep gradients, so that a model can be trained
 through the same paths that are used once it is frozen.
@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from ovperception.backbones.base import FeatureSpec
+from ovperception.backbones.regions import as_rois
 
 __all__ = [
     "ResNetTrunk",
@@ -109,7 +110,8 @@ def masked_attention_pool(attnpool: Any, dense: Tensor, masks: Tensor) -> Tensor
 def attention_pool(attnpool: Any, maps: Tensor) -> Tensor:
     """The original pooling for the one query that is read: (N, C, S, S) at the trained size -> (N, D)."""
     tokens = maps.flatten(2).transpose(1, 2)
-    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + attnpool.positional_embedding.to(maps.dtype)
+    tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+    tokens = tokens + attnpool.positional_embedding.to(maps.dtype)
     logits = _attention_logits(attnpool, attnpool.q_proj(tokens[:, 0]), attnpool.k_proj(tokens))
     values = attnpool.v_proj(tokens).unflatten(-1, (attnpool.num_heads, -1))
     pooled = torch.einsum("bnh,bnhc->bhc", logits.float().softmax(1).to(maps.dtype), values)
@@ -137,8 +139,7 @@ def roi_embeddings(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk:
         (sum N_i, D), not normalised.
     """
     side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)
-    image = torch.cat([torch.full((len(b), 1), float(i)) for i, b in enumerate(boxes)]).to(res4.device)
-    rois = torch.cat([image, torch.cat(list(boxes)).to(res4.device, torch.float32)], 1)
+    rois = as_rois(boxes, res4.device)
     if not len(rois):
         return res4.new_zeros(0, visual.attnpool.c_proj.out_features)
     source = res4.float()

@@ -1,0 +1,36 @@
+"""Boxes and masks on feature maps: what the families share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["as_rois", "masked_mean"]
+
+_EPSILON = 1e-8  # FC-CLIP, `MaskPooling`
+
+
+def as_rois(boxes: Sequence[Tensor], device: torch.device) -> Tensor:
+    """B tensors (N_i, 4) xyxy -> (sum N_i, 5) float32: image index, then the box, as `roi_align` wants it."""
+    parts = [
+        torch.cat([torch.full((len(b), 1), float(i), device=device), b.to(device, torch.float32)], 1)
+        for i, b in enumerate(boxes)
+    ]
+    return torch.cat(parts)
+
+
+def masked_mean(dense: Tensor, masks: Tensor) -> Tensor:
+    """Mean of a map inside masks.
+
+    Args:
+        dense: (B, C, h, w).
+        masks: (B, Q, h, w) bool.
+
+    Returns:
+        (B, Q, C); zero for an empty mask.
+    """
+    weights = masks.to(dense.dtype)
+    weights = weights / (weights.sum((-1, -2), keepdim=True) + _EPSILON)
+    return torch.einsum("bchw,bqhw->bqc", dense, weights)

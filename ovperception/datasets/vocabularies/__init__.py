@@ -1,0 +1,12 @@
+"""Class lists of the data sets the field evaluates on."""
+
+from ovperception.datasets.vocabularies.files import (
+    ClassEntry,
+    VocabularyFile,
+    load_table,
+    load_vocabulary_file,
+    names,
+    parse_vocabulary,
+)
+
+__all__ = ["ClassEntry", "VocabularyFile", "load_table", "load_vocabulary_file", "names", "parse_vocabulary"]

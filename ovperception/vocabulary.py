@@ -1,0 +1,358 @@
+"""The words a question is asked with: classes, synonyms, thing or stuff, templates, thresholds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from ovperception.datasets.vocabularies import (
+    VocabularyFile,
+    load_vocabulary_file,
+    parse_vocabulary,
+)
+from ovperception.datasets.vocabularies import (
+    names as builtin_names,
+)
+from ovperception.errors import InvalidVocabulary, MissingFile
+from ovperception.templates import resolve_templates
+
+__all__ = [
+    "MAX_CLASSES",
+    "MAX_PROMPT_LENGTH",
+    "MAX_SYNONYMS",
+    "MAX_TEXTS",
+    "Vocabulary",
+    "VocabularyClass",
+    "builtin_names",
+]
+
+MAX_CLASSES = 20_000
+MAX_SYNONYMS = 256
+MAX_TEXTS = 100_000
+MAX_PROMPT_LENGTH = 256
+
+_SCENES_STUFF = ("grass", "sky", "water", "sand", "road", "brick", "wood", "snow")
+_COUNTABLE = frozenset(
+    (
+        # things of our scenes
+        *("bridge", "house", "rock", "shower", "tent", "tree", "wave"),
+        # stuff to ADE20K's annotators, single objects to whoever asks for them
+        *("bar", "buffet", "bulbs", "canopy", "conveyer belt", "cradle", "crt screen", "escalator"),
+        *("grandstand", "hovel", "pedestal", "pier", "skyscraper", "tank", "tower", "traffic sign"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocabularyClass:
+    """One class of a question.
+
+    Attributes:
+        name: How the class is called in results.
+        synonyms: The strings that are prompted, the name alone if not given; a class scores as its best one.
+        is_thing: Countable (boxes, instances) or stuff (one region an image).
+        negatives: Strings that look alike and are not meant; whoever wants them contrasted asks for them.
+        score_threshold: Overrides the threshold of the request for this class, 0-1.
+    """
+
+    name: str
+    synonyms: tuple[str, ...] = ()
+    is_thing: bool = True
+    negatives: tuple[str, ...] = ()
+    score_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        where = "vocabulary.classes"
+        _check_text(self.name, where)
+        object.__setattr__(self, "synonyms", tuple(self.synonyms) or (self.name,))
+        object.__setattr__(self, "negatives", tuple(self.negatives))
+        for text in (*self.synonyms, *self.negatives):
+            _check_text(text, where)
+        if max(len(self.synonyms), len(self.negatives)) > MAX_SYNONYMS:
+            raise InvalidVocabulary(
+                f"Too many synonyms or negatives of {self.name!r}",
+                field=where,
+                expected=f"up to {MAX_SYNONYMS}",
+                got=max(len(self.synonyms), len(self.negatives)),
+            )
+        threshold = self.score_threshold
+        if threshold is not None and not (math.isfinite(threshold) and 0 <= threshold <= 1):
+            raise InvalidVocabulary(
+                f"Bad threshold of {self.name!r}",
+                field=f"{where}.score_threshold",
+                expected="a number from 0 to 1",
+                got=threshold,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """Classes in the order of their indices, and the templates they are prompted with.
+
+    Attributes:
+        classes: At least one; names are unique.
+        templates: Texts with ``{}``; None means the model's own.
+        name: What the vocabulary is called, no part of its identity.
+    """
+
+    classes: tuple[VocabularyClass, ...]
+    templates: tuple[str, ...] | None = None
+    name: str = ""
+    _hash: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _check_count(len(self.classes))
+        seen: dict[str, int] = {}
+        for index, entry in enumerate(self.classes):
+            if seen.setdefault(entry.name, index) != index:
+                raise InvalidVocabulary(
+                    f"The class {entry.name!r} is given twice, at {seen[entry.name]} and {index}",
+                    field=f"vocabulary.classes[{index}]",
+                    expected="every class once",
+                    mend='Write synonyms as one entry, "taxi|cab"',
+                )
+        if (texts := sum(len(c.synonyms) for c in self.classes)) > MAX_TEXTS:
+            raise InvalidVocabulary(
+                "Too many synonyms in all", field="vocabulary", expected=f"up to {MAX_TEXTS}", got=texts
+            )
+        if self.templates is not None:
+            object.__setattr__(self, "templates", resolve_templates(self.templates))
+
+    def __len__(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, in order."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All synonyms, grouped by class in order: the T rows of a classifier."""
+        return tuple(s for c in self.classes for s in c.synonyms)
+
+    @property
+    def synonym_counts(self) -> tuple[int, ...]:
+        """Synonyms of each class, in order; they sum to T."""
+        return tuple(len(c.synonyms) for c in self.classes)
+
+    @property
+    def is_thing(self) -> tuple[bool, ...]:
+        """Thing or stuff of each class, in order."""
+        return tuple(c.is_thing for c in self.classes)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) over everything that changes answers: all but the vocabulary's own name."""
+        if not self._hash:
+            rows = [[c.name, c.synonyms, c.is_thing, c.negatives, c.score_threshold] for c in self.classes]
+            text = json.dumps([rows, self.templates], ensure_ascii=True)
+            object.__setattr__(self, "_hash", hashlib.sha256(text.encode()).hexdigest())
+        return self._hash
+
+    @classmethod
+    def from_words(
+        cls,
+        words: Sequence[str] | Vocabulary,
+        *,
+        templates: str | Sequence[str] | None = None,
+        stuff: Iterable[str] | None = None,
+    ) -> Vocabulary:
+        """Makes a vocabulary of plain words.
+
+        Args:
+            words: One string a class; ``"traffic light|stoplight"`` are synonyms of a class named by the
+                first. White space around them is stripped. A `Vocabulary` is taken as it is, but for what
+                the other arguments say.
+            templates: Name of a built-in set, one template, or a list; None leaves the choice to the model.
+            stuff: Names of the classes that are stuff. Default: those that are stuff in COCO panoptic,
+                ADE20K, Cityscapes or our scenes, and a thing in none of them nor in LVIS.
+
+        Raises:
+            InvalidVocabulary: With the path of the offending entry.
+        """
+        chosen = None if templates is None else resolve_templates(templates)
+        if isinstance(words, Vocabulary):
+            classes = words.classes
+            if stuff is not None:
+                wanted = _stuff_names(stuff, words.names)
+                classes = tuple(replace(c, is_thing=c.name not in wanted) for c in classes)
+            return replace(words, classes=classes, templates=words.templates if chosen is None else chosen)
+        if isinstance(words, str | bytes):
+            raise InvalidVocabulary(
+                "One string is not a list of words",
+                field="vocabulary.classes",
+                expected='a list such as ["taxi", "traffic light|stoplight"]',
+                got=repr(words),
+                mend="Put it in a list, or split it at its commas first",
+            )
+        try:
+            entries = list(words)
+        except TypeError:
+            raise InvalidVocabulary(
+                "Words are not a list",
+                field="vocabulary.classes",
+                expected="a list of strings",
+                got=repr(words),
+            ) from None
+        _check_count(len(entries))
+        synonyms = [_split(word, index) for index, word in enumerate(entries)]
+        names = [s[0] for s in synonyms]
+        wanted = default_stuff() if stuff is None else _stuff_names(stuff, names)
+        fold = str.lower if stuff is None else str
+        return cls(
+            classes=tuple(
+                VocabularyClass(name=s[0], synonyms=s, is_thing=fold(s[0]) not in wanted) for s in synonyms
+            ),
+            templates=chosen,
+        )
+
+    @classmethod
+    def builtin(cls, name: str, *, templates: str | Sequence[str] | None = None) -> Vocabulary:
+        """Gives the class list of a data set, such as ``lvis_v1_1203``; `builtin_names` has them all.
+
+        Raises:
+            UnknownVocabulary: No list of this name.
+        """
+        return cls._of(load_vocabulary_file(name), templates)
+
+    @classmethod
+    def from_file(cls, path: Path | str, *, templates: str | Sequence[str] | None = None) -> Vocabulary:
+        """Reads a vocabulary file.
+
+        Args:
+            path: ``.json`` as our own files or a list of words; otherwise text with one class a line,
+                ``a|b`` for synonyms, or FC-CLIP's ``id:name,synonym`` on every line. Blank lines and ``#``
+                lines are skipped.
+            templates: As for `from_words`.
+
+        Raises:
+            MissingFile: No such file.
+            InvalidVocabulary: Not of these forms.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (FileNotFoundError, IsADirectoryError):
+            raise MissingFile("No such vocabulary file", field="vocabulary", got=path) from None
+        except UnicodeDecodeError as error:
+            raise InvalidVocabulary(f"{path.name} is not UTF-8 text", field="vocabulary", got=error) from None
+        if path.suffix == ".json":
+            try:
+                data = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise InvalidVocabulary(f"{path.name} is not JSON", field="vocabulary", got=error) from None
+            return cls._of(parse_vocabulary(data, where=path.stem), templates)
+        lines = [line.strip() for line in text.splitlines()]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        if lines and all(re.match(r"\d+:", line) for line in lines):
+            bodies = [line.partition(":")[2] for line in lines]
+            # FC-CLIP's lists begin with a placeholder for the background id.
+            lines = [b.replace(",", "|") for b in bodies if b != "invalid_class_id"]
+        return replace(cls.from_words(lines, templates=templates), name=path.stem)
+
+    @classmethod
+    def _of(cls, file: VocabularyFile, templates: str | Sequence[str] | None) -> Vocabulary:
+        _check_count(len(file.classes))
+        stuff = default_stuff() if any(c.is_thing is None for c in file.classes) else frozenset()
+        classes = []
+        for index, entry in enumerate(file.classes):
+            synonyms = tuple(
+                _clean(s, f"vocabulary.classes[{index}].synonyms[{j}]") for j, s in enumerate(entry.synonyms)
+            )
+            thing = entry.is_thing
+            if thing is None:
+                # LVIS and Objects365 are detection sets: every class is countable.
+                thing = entry.frequency is not None or synonyms[0].lower() not in stuff
+            name = _clean(entry.name, f"vocabulary.classes[{index}]")
+            classes.append(VocabularyClass(name=name, synonyms=synonyms, is_thing=thing))
+        chosen = None if templates is None else resolve_templates(templates)
+        return cls(classes=tuple(classes), templates=chosen, name=file.name)
+
+
+@cache
+def default_stuff() -> frozenset[str]:
+    """Lower-case names that are stuff where nobody says otherwise (see `Vocabulary.from_words`)."""
+    stuff, things = set(_SCENES_STUFF), set[str]()
+    for name in ("coco_panoptic_133", "ade20k_150", "cityscapes_19"):
+        for entry in load_vocabulary_file(name).classes:
+            if entry.is_thing:
+                things.update(entry.synonyms)
+            elif name == "ade20k_150":
+                stuff.add(entry.synonyms[0])  # the rest are loose: bar, tank, bill
+            else:
+                stuff.update(entry.synonyms)
+    for entry in load_vocabulary_file("lvis_v1_1203").classes:
+        things.update(entry.synonyms)
+    return frozenset(s.lower() for s in stuff) - frozenset(t.lower() for t in things) - _COUNTABLE
+
+
+def _stuff_names(stuff: Iterable[str], names: Sequence[str]) -> frozenset[str]:
+    if isinstance(stuff, str):
+        stuff = [stuff]
+    wanted = frozenset(s.strip() for s in stuff)
+    if unknown := sorted(wanted - frozenset(names)):
+        raise InvalidVocabulary(
+            "Stuff that is no class of the vocabulary",
+            field="vocabulary.stuff",
+            expected="names of classes",
+            got=", ".join(unknown),
+        )
+    return wanted
+
+
+def _check_count(count: int) -> None:
+    if not 1 <= count <= MAX_CLASSES:
+        raise InvalidVocabulary(
+            "Bad number of classes", field="vocabulary.classes", expected=f"1 to {MAX_CLASSES}", got=count
+        )
+
+
+def _split(word: object, index: int) -> tuple[str, ...]:
+    where = f"vocabulary.classes[{index}]"
+    if not isinstance(word, str):
+        raise InvalidVocabulary("A word is not text", field=where, expected="a string", got=repr(word))
+    parts = word.split("|")
+    if len(parts) > MAX_SYNONYMS:
+        raise InvalidVocabulary(
+            "Too many synonyms of one class", field=where, expected=f"up to {MAX_SYNONYMS}", got=len(parts)
+        )
+    return tuple(dict.fromkeys(_clean(part, where) for part in parts))
+
+
+def _clean(text: str, where: str) -> str:
+    text = text.strip()
+    _check_text(text, where)
+    return text
+
+
+def _check_text(text: object, where: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidVocabulary("A word is not text", field=where, expected="a string", got=repr(text))
+    if not text.strip():
+        raise InvalidVocabulary(
+            "A word is empty", field=where, expected="at least one letter", got=repr(text)
+        )
+    if len(text) > MAX_PROMPT_LENGTH:
+        raise InvalidVocabulary(
+            "A word is too long",
+            field=where,
+            expected=f"up to {MAX_PROMPT_LENGTH} characters",
+            got=f"{len(text)} characters, {text[:40]!r}...",
+        )
+    if bad := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs")), None):
+        raise InvalidVocabulary(
+            "A word has a control character or a lone surrogate",
+            field=where,
+            expected="printable text",
+            got=f"U+{ord(bad):04X} in {text!r}",
+        )
