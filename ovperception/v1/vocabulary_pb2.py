@@ -24,21 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ovperception/v1/vocabulary.proto\x12\x0fovperception.v1\"X\n\x0eVocabularySpec\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12-\n\x06inline\x18\x02 \x01(\x0b\x32\x1b.ovperception.v1.VocabularyH\x00\x42\x07\n\x05value\"\xd4\x01\n\nVocabulary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x07\x63lasses\x18\x03 \x03(\x0b\x32 .ovperception.v1.VocabularyClass\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x38\n\x0ftemplate_policy\x18\x05 \x01(\x0e\x32\x1f.ovperception.v1.TemplatePolicy\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\t\"\x87\x01\n\x0fVocabularyClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08synonyms\x18\x02 \x03(\t\x12\x15\n\x08is_thing\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0fscore_threshold\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\x0b\n\t_is_thingB\x12\n\x10_score_threshold\"4\n\x0eVocabularyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t*\x9f\x01\n\x0eTemplatePolicy\x12\x1f\n\x1bTEMPLATE_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14TEMPLATE_POLICY_NONE\x10\x01\x12\x1a\n\x16TEMPLATE_POLICY_SIMPLE\x10\x02\x12\x1a\n\x16TEMPLATE_POLICY_OPENAI\x10\x03\x12\x1a\n\x16TEMPLATE_POLICY_CUSTOM\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ovperception/v1/vocabulary.proto\x12\x0fovperception.v1\"X\n\x0eVocabularySpec\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12-\n\x06inline\x18\x02 \x01(\x0b\x32\x1b.ovperception.v1.VocabularyH\x00\x42\x07\n\x05value\"\xb0\x01\n\nVocabulary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x07\x63lasses\x18\x03 \x03(\x0b\x32 .ovperception.v1.VocabularyClass\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x14\n\x0ctemplate_set\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\t\"\x9a\x01\n\x0fVocabularyClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08synonyms\x18\x02 \x03(\t\x12\x15\n\x08is_thing\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0fscore_threshold\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\tnegatives\x18\x05 \x03(\tB\x0b\n\t_is_thingB\x12\n\x10_score_threshold\"4\n\x0eVocabularyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ovperception.v1.vocabulary_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TEMPLATEPOLICY']._serialized_start=551
-  _globals['_TEMPLATEPOLICY']._serialized_end=710
   _globals['_VOCABULARYSPEC']._serialized_start=53
   _globals['_VOCABULARYSPEC']._serialized_end=141
   _globals['_VOCABULARY']._serialized_start=144
-  _globals['_VOCABULARY']._serialized_end=356
-  _globals['_VOCABULARYCLASS']._serialized_start=359
-  _globals['_VOCABULARYCLASS']._serialized_end=494
-  _globals['_VOCABULARYINFO']._serialized_start=496
-  _globals['_VOCABULARYINFO']._serialized_end=548
+  _globals['_VOCABULARY']._serialized_end=320
+  _globals['_VOCABULARYCLASS']._serialized_start=323
+  _globals['_VOCABULARYCLASS']._serialized_end=477
+  _globals['_VOCABULARYINFO']._serialized_start=479
+  _globals['_VOCABULARYINFO']._serialized_end=531
 # @@protoc_insertion_point(module_scope)

@@ -1,24 +1,10 @@
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class TemplatePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    TEMPLATE_POLICY_UNSPECIFIED: _ClassVar[TemplatePolicy]
-    TEMPLATE_POLICY_NONE: _ClassVar[TemplatePolicy]
-    TEMPLATE_POLICY_SIMPLE: _ClassVar[TemplatePolicy]
-    TEMPLATE_POLICY_OPENAI: _ClassVar[TemplatePolicy]
-    TEMPLATE_POLICY_CUSTOM: _ClassVar[TemplatePolicy]
-TEMPLATE_POLICY_UNSPECIFIED: TemplatePolicy
-TEMPLATE_POLICY_NONE: TemplatePolicy
-TEMPLATE_POLICY_SIMPLE: TemplatePolicy
-TEMPLATE_POLICY_OPENAI: TemplatePolicy
-TEMPLATE_POLICY_CUSTOM: TemplatePolicy
 
 class VocabularySpec(_message.Message):
     __slots__ = ("name", "inline")
@@ -29,34 +15,36 @@ class VocabularySpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., inline: _Optional[_Union[Vocabulary, _Mapping]] = ...) -> None: ...
 
 class Vocabulary(_message.Message):
-    __slots__ = ("name", "display_name", "classes", "templates", "template_policy", "etag", "content_hash")
+    __slots__ = ("name", "display_name", "classes", "templates", "template_set", "etag", "content_hash")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
-    TEMPLATE_POLICY_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_SET_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     classes: _containers.RepeatedCompositeFieldContainer[VocabularyClass]
     templates: _containers.RepeatedScalarFieldContainer[str]
-    template_policy: TemplatePolicy
+    template_set: str
     etag: str
     content_hash: str
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[VocabularyClass, _Mapping]]] = ..., templates: _Optional[_Iterable[str]] = ..., template_policy: _Optional[_Union[TemplatePolicy, str]] = ..., etag: _Optional[str] = ..., content_hash: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[VocabularyClass, _Mapping]]] = ..., templates: _Optional[_Iterable[str]] = ..., template_set: _Optional[str] = ..., etag: _Optional[str] = ..., content_hash: _Optional[str] = ...) -> None: ...
 
 class VocabularyClass(_message.Message):
-    __slots__ = ("name", "synonyms", "is_thing", "score_threshold")
+    __slots__ = ("name", "synonyms", "is_thing", "score_threshold", "negatives")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SYNONYMS_FIELD_NUMBER: _ClassVar[int]
     IS_THING_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVES_FIELD_NUMBER: _ClassVar[int]
     name: str
     synonyms: _containers.RepeatedScalarFieldContainer[str]
     is_thing: bool
     score_threshold: float
-    def __init__(self, name: _Optional[str] = ..., synonyms: _Optional[_Iterable[str]] = ..., is_thing: bool = ..., score_threshold: _Optional[float] = ...) -> None: ...
+    negatives: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., synonyms: _Optional[_Iterable[str]] = ..., is_thing: bool = ..., score_threshold: _Optional[float] = ..., negatives: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VocabularyInfo(_message.Message):
     __slots__ = ("name", "content_hash")
