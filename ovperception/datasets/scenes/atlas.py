@@ -46,10 +46,22 @@ def _halve(rgba: UInt8) -> UInt8:
     return np.concatenate([(sums[0] + weight // 2) // weight, (sums[1] + 2) // 4], axis=2).astype(np.uint8)
 
 
-def _shade(rgba: UInt8, low: int, high: int) -> UInt8:
-    luma = rgba[..., :3].astype(np.int32) @ np.array([77, 150, 29], np.int32) >> 8
-    stretched: UInt8 = np.clip((luma - low) * 255 // max(high - low, 1), 0, 255).astype(np.uint8)
-    return stretched
+def _luma(rgb: UInt8) -> NDArray[np.int32]:
+    luma: NDArray[np.int32] = rgb.astype(np.int32) @ np.array([77, 150, 29], np.int32) >> 8
+    return luma
+
+
+def _shade_table(luma: NDArray[np.int32]) -> UInt8:
+    """Maps the lightness of a sprite's solid pixels so that its median comes to the middle of a tint.
+
+    At least 48 levels lie on either side: a flat sprite keeps its flatness.
+    """
+    ordered = np.sort(luma)
+    rim = len(ordered) // 50
+    low, middle, high = (int(ordered[place]) for place in (rim, len(ordered) // 2, len(ordered) - 1 - rim))
+    low, high = min(low, middle - 48), max(high, middle + 48)
+    table: UInt8 = np.interp(np.arange(256), (low, middle, high), (16, 140, 255)).astype(np.uint8)
+    return table
 
 
 def make_sprite(rgba: UInt8) -> Sprite:
@@ -58,13 +70,10 @@ def make_sprite(rgba: UInt8) -> Sprite:
     for _ in range(MIP_LEVELS - 1):
         mips.append(_halve(mips[-1]))
     solid = rgba[..., 3] > 127
-    luma = np.sort((rgba[solid][:, :3].astype(np.int32) @ np.array([77, 150, 29], np.int32)) >> 8)
-    low, high = int(luma[len(luma) // 50]), int(luma[len(luma) - 1 - len(luma) // 50])
-    # a flat sprite keeps its flatness: at least 96 levels, the bright end where it was
-    low = min(low, max(high - 96, 0))
+    table = _shade_table(_luma(rgba[solid][:, :3]))
     ys, xs = np.nonzero(solid)
     extent = (float(ys.max() - ys.min() + 1) / SPRITE_SIZE, float(xs.max() - xs.min() + 1) / SPRITE_SIZE)
-    return Sprite(mips=tuple(mips), shades=tuple(_shade(mip, low, high) for mip in mips), extent=extent)
+    return Sprite(mips=tuple(mips), shades=tuple(table[_luma(mip[..., :3])] for mip in mips), extent=extent)
 
 
 @functools.cache

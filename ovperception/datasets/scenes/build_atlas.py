@@ -96,12 +96,12 @@ def draw_glyph(glyph: str, font: ImageFont.FreeTypeFont) -> UInt8 | None:
     height, width = pixels.shape[:2]
     scale = SPRITE_SIZE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    pixels = np.clip(pixels, 0, 255)
-    pixels[..., :3] = np.minimum(pixels[..., :3] * 255 / np.maximum(pixels[..., 3:], 1), 255)
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    resized = np.clip(resized, 0, 255)
+    resized[..., :3] = np.minimum(resized[..., :3] * 255 / np.maximum(resized[..., 3:], 1), 255)
     sprite = np.zeros((SPRITE_SIZE, SPRITE_SIZE, 4), np.uint8)
     top, left = (SPRITE_SIZE - size[1]) // 2, (SPRITE_SIZE - size[0]) // 2
-    sprite[top : top + size[1], left : left + size[0]] = np.round(pixels)
+    sprite[top : top + size[1], left : left + size[0]] = np.round(resized)
     return sprite
 
 

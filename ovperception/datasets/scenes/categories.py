@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ovperception.errors import InvalidInput
+from ovperception.errors import InvalidParameter
 
 Frequency = Literal["r", "c", "f"]
 StuffName = Literal["grass", "sky", "water", "sand", "road", "brick", "wood", "snow"]
@@ -93,12 +93,17 @@ def thing(category_id: int) -> SceneCategory:
     """Gives a thing by id.
 
     Raises:
-        InvalidInput: the id is no thing's.
+        InvalidParameter: the id is no thing's.
     """
     categories = load_categories()
     if not 1 <= category_id <= len(categories) or not categories[category_id - 1].is_thing:
         count = len(categories) - len(STUFF_NAMES)
-        raise InvalidInput(f"category id {category_id!r} is no thing of scenes; things are 1 to {count}")
+        raise InvalidParameter(
+            "This category id is no thing of scenes",
+            field="category_id",
+            expected=f"an id from 1 to {count}",
+            got=category_id,
+        )
     return categories[category_id - 1]
 
 
@@ -106,8 +111,10 @@ def stuff_category(stuff: StuffName) -> SceneCategory:
     """Gives a stuff class by name.
 
     Raises:
-        InvalidInput: no stuff has this name.
+        InvalidParameter: no stuff has this name.
     """
     if stuff not in STUFF_NAMES:
-        raise InvalidInput(f"stuff {stuff!r} is not known; known: {', '.join(STUFF_NAMES)}")
+        raise InvalidParameter(
+            "This stuff is not known", field="stuff", expected=f"one of {', '.join(STUFF_NAMES)}", got=stuff
+        )
     return load_categories()[STUFF_NAMES.index(stuff) - len(STUFF_NAMES)]

@@ -23,7 +23,7 @@ from ovperception.datasets.scenes.drawing import DrawnObject, cast_shadow, draw_
 from ovperception.datasets.scenes.layout import Arrangement, stuff_regions
 from ovperception.datasets.scenes.sample import Int32, SceneSample, SegmentTruth
 from ovperception.datasets.scenes.textures import paint_stuff
-from ovperception.errors import InvalidInput
+from ovperception.errors import InvalidParameter
 
 MIN_OBJECT_PIXELS = 20
 MAX_OBJECT_FRACTION = 0.45
@@ -54,7 +54,7 @@ def render_scene(
         degrade: now and then blur, add noise or compress a little.
 
     Raises:
-        InvalidInput: a bad size, count, category or weight.
+        InvalidParameter: a bad size, count, category or weight.
     """
     ids, shares = _choices(categories, weights)
     _check(size, count, colour_probability)
@@ -81,12 +81,27 @@ def render_scene(
 
 
 def _check(size: tuple[int, int], count: tuple[int, int], colour_probability: float) -> None:
-    if len(size) != 2 or min(size) < MIN_SCENE_SIDE:
-        raise InvalidInput(f"size must be (height, width), each at least {MIN_SCENE_SIDE}, got {size}")
+    if min(size) < MIN_SCENE_SIDE:
+        raise InvalidParameter(
+            "The scene is too small",
+            field="size",
+            expected=f"(height, width), each at least {MIN_SCENE_SIDE}",
+            got=size,
+        )
     if not 0 <= count[0] <= count[1]:
-        raise InvalidInput(f"count must be (least, most) with 0 <= least <= most, got {count}")
+        raise InvalidParameter(
+            "The count of objects is impossible",
+            field="count",
+            expected="(least, most) with 0 <= least <= most",
+            got=count,
+        )
     if not 0 <= colour_probability <= 1:
-        raise InvalidInput(f"colour_probability must lie in 0..1, got {colour_probability}")
+        raise InvalidParameter(
+            "This is no probability",
+            field="colour_probability",
+            expected="a number from 0 to 1",
+            got=colour_probability,
+        )
 
 
 def _choices(
@@ -96,10 +111,18 @@ def _choices(
     things = len(load_categories()) - len(STUFF_NAMES)
     ids = np.arange(1, things + 1) if categories is None else np.array([thing(i).id for i in categories])
     if not len(ids):
-        raise InvalidInput("categories is empty: name at least one thing, or None for all")
+        raise InvalidParameter(
+            "There is nothing to draw from",
+            field="categories",
+            expected="at least one thing's id, or None for all",
+        )
     raw = np.ones(len(ids)) if weights is None else np.array(weights, np.float64)
     if raw.shape != ids.shape or not np.isfinite(raw).all() or raw.min() < 0 or raw.sum() <= 0:
-        raise InvalidInput(f"weights must be {len(ids)} finite numbers >= 0, not all 0")
+        raise InvalidParameter(
+            "The weights do not fit the categories",
+            field="weights",
+            expected=f"{len(ids)} finite numbers of at least 0, not all 0",
+        )
     shares = np.cumsum(raw) / raw.sum()
     shares[-1] = 1.0
     return ids, shares
@@ -240,7 +263,8 @@ def _degraded(rng: np.random.Generator, image: UInt8) -> UInt8:
     if draw < 0.24:
         amount = int(rng.integers(4, 13))
         grain = rng.integers(-amount, amount + 1, image.shape, dtype=np.int16)
-        return np.clip(image + grain, 0, 255).astype(np.uint8)
+        grainy: UInt8 = np.clip(image + grain, 0, 255).astype(np.uint8)
+        return grainy
     if draw < 0.36:
         quality = int(rng.integers(60, 96))
         _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])

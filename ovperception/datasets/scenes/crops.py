@@ -17,7 +17,7 @@ from ovperception.datasets.scenes.categories import (
 )
 from ovperception.datasets.scenes.colours import COLOURS, Colour, tint
 from ovperception.datasets.scenes.textures import texture_bank
-from ovperception.errors import InvalidInput
+from ovperception.errors import InvalidParameter
 
 _PLAIN_PROBABILITY = 0.15
 _NOISE_PROBABILITY = 0.1
@@ -26,11 +26,18 @@ _OCCLUDER_PROBABILITY = 0.15
 
 def _check(size: int, fill: tuple[float, float], colour: Colour | None) -> None:
     if size < 8:
-        raise InvalidInput(f"crop size must be at least 8 pixels, got {size}")
+        raise InvalidParameter("The crop is too small", field="size", expected="at least 8 pixels", got=size)
     if not 0 < fill[0] <= fill[1] <= 2:
-        raise InvalidInput(f"fill must be (low, high) with 0 < low <= high <= 2, got {fill}")
+        raise InvalidParameter(
+            "The fill range is impossible",
+            field="fill",
+            expected="(low, high) with 0 < low <= high <= 2",
+            got=fill,
+        )
     if colour is not None and colour not in COLOURS:
-        raise InvalidInput(f"colour {colour!r} is not known; known: {', '.join(COLOURS)}")
+        raise InvalidParameter(
+            "This colour is not known", field="colour", expected=f"one of {', '.join(COLOURS)}", got=colour
+        )
 
 
 def _stuff_patch(rng: np.random.Generator, stuff: StuffName, size: int) -> UInt8:
@@ -92,7 +99,7 @@ def _paste(
     )
     side = canvas.shape[0]
     warped = cv2.warpAffine(premultiplied, matrix, (side, side), flags=cv2.INTER_LINEAR)
-    gain, offset = rng.uniform(0.8, 1.15), rng.uniform(-14, 14)
+    gain, offset = rng.uniform(0.86, 1.12), rng.uniform(-14, 14)
     through = 255 - warped[..., 3]
     behind = cv2.multiply(canvas, cv2.merge((through, through, through)), scale=1 / 255)
     # the offset is scaled by alpha, so that the surroundings of the object keep their light
@@ -125,7 +132,7 @@ def render_crop(
         (size, size, 3) uint8 RGB.
 
     Raises:
-        InvalidInput: unknown category or colour, a size under 8, a bad fill range.
+        InvalidParameter: unknown category or colour, a size under 8, a bad fill range.
     """
     _check(size, fill, colour)
     thing(category_id)
@@ -179,13 +186,16 @@ def render_stuff_crop(rng: np.random.Generator, stuff_id: int, size: int = 64) -
         (size, size, 3) uint8 RGB.
 
     Raises:
-        InvalidInput: the id is no stuff's, or a size under 8.
+        InvalidParameter: the id is no stuff's, or a size under 8.
     """
     _check(size, (1, 1), None)
     things = len(load_categories()) - len(STUFF_NAMES)
     if not things < stuff_id <= things + len(STUFF_NAMES):
-        raise InvalidInput(
-            f"category id {stuff_id} is no stuff; stuff is {things + 1} to {things + len(STUFF_NAMES)}"
+        raise InvalidParameter(
+            "This category id is no stuff of scenes",
+            field="stuff_id",
+            expected=f"an id from {things + 1} to {things + len(STUFF_NAMES)}",
+            got=stuff_id,
         )
     canvas = _stuff_patch(rng, STUFF_NAMES[stuff_id - things - 1], size)
     if rng.random() < 0.3:

@@ -25,18 +25,19 @@ CAPTION_TEMPLATES: tuple[str, ...] = (
     "a small {bare}",
     "a photo of the {bare}.",
 )
-_SINGULAR_IN_S = frozenset(
-    "abacus bus cactus compass cross dress glass hibiscus lotus octopus rhinoceros hippopotamus tyrannosaurus "
-    "brontosaurus trolleybus minibus christmas grass".split()
-)
-_MASS = frozenset(
-    "bacon bread broccoli butter candy cash cattle cheese coral corn cutlery curry dna firewood garlic ginger ice "
-    "lettuce maize milk noodle paella popcorn porridge ramen salad salt soap spaghetti sushi tempura toilet-paper "
-    "pasta confetti grass water sand snow wood brick sky badminton lacrosse tennis pawprints asphalt tarmac yarn".split()
-)
-_MASS_PHRASES = frozenset(
-    ("sheet music", "toilet paper", "table tennis", "ice hockey", "beach sand", "snooker")
-)
+# fmt: off
+_SINGULAR_IN_S = frozenset((
+    "abacus", "bus", "cactus", "compass", "hibiscus", "hippopotamus", "lotus", "minibus", "octopus",
+    "rhinoceros", "trolleybus", "tyrannosaurus",
+))
+_MASS = frozenset((
+    "asphalt", "bacon", "badminton", "beach sand", "bread", "brick", "broccoli", "butter", "candy",
+    "cattle", "champagne", "cheese", "coral", "corn", "curry", "cutlery", "dna", "firewood", "garlic",
+    "ginger", "grass", "ice hockey", "lacrosse", "lettuce", "maize", "milk", "paella", "pasta",
+    "popcorn", "porridge", "ramen", "salad", "salt", "sand", "sheet music", "sky", "snow", "soap",
+    "spaghetti", "sushi", "table tennis", "tarmac", "tempura", "toilet paper", "water", "wood",
+))
+# fmt: on
 _AN_AS_SPOKEN = ("hourglass", "x-ray", "suv")
 _A_AS_SPOKEN = ("unicorn", "ufo", "ewe", "one", "utensil")
 
@@ -45,7 +46,7 @@ def takes_article(name: str) -> bool:
     """Says whether a name wants "a" or "an": not the plurals, not the mass nouns."""
     head = name.split(" of ")[0].split(" with ")[0].split(" and ")[-1].split()[-1]
     plural = head.endswith("s") and not head.endswith("ss") and head not in _SINGULAR_IN_S
-    return not plural and name not in _MASS_PHRASES and name not in _MASS
+    return not plural and name not in _MASS
 
 
 def with_article(phrase: str, *, name: str | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from ovperception.datasets.scenes.categories import Frequency, load_categories
 from ovperception.datasets.scenes.compose import render_scene
 from ovperception.datasets.scenes.sample import SceneSample
-from ovperception.errors import InvalidInput
+from ovperception.errors import InvalidParameter
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -22,12 +22,16 @@ def scene_seed(split: Split, index: int) -> int:
     """Gives the seed of one scene; no two splits share one.
 
     Raises:
-        InvalidInput: an unknown split, or an index outside 0 to 2**40 - 1.
+        InvalidParameter: an unknown split, or an index outside 0 to 2**40 - 1.
     """
     if split not in SPLITS:
-        raise InvalidInput(f"split {split!r} is not known; known: {', '.join(SPLITS)}")
+        raise InvalidParameter(
+            "This split is not known", field="split", expected=f"one of {', '.join(SPLITS)}", got=split
+        )
     if not 0 <= index < _SEEDS_PER_SPLIT:
-        raise InvalidInput(f"scene index must lie in 0 to 2**40 - 1, got {index}")
+        raise InvalidParameter(
+            "There is no such scene", field="index", expected="an index from 0 to 2**40 - 1", got=index
+        )
     return (SPLITS.index(split) + 1) * _SEEDS_PER_SPLIT + index
 
 
@@ -52,7 +56,7 @@ def scene(
         base_only: draw no novel class, as the heads are trained.
 
     Raises:
-        InvalidInput: an unknown split, a bad index or size.
+        InvalidParameter: an unknown split, a bad index or size.
     """
     seed = scene_seed(split, index)
     ids, weights = _pool(split, base_only)

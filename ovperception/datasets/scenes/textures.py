@@ -50,6 +50,12 @@ def _ramp(value: Float32, *colours: RGB) -> Float32:
     return blended
 
 
+def _over(base: Float32, colour: RGB | float, cover: Float32) -> Float32:
+    """Lays a colour over (H, W, 3) where (H, W) ``cover`` says, 0 to 1."""
+    blended: Float32 = base + (np.array(colour, np.float32) - base) * cover[..., None]
+    return blended
+
+
 def _jitter(rng: np.random.Generator, colour: RGB, spread: float) -> RGB:
     lightness = rng.uniform(-spread, spread)
     return (
@@ -67,7 +73,8 @@ def _turned(image: Float32, size: tuple[int, int], angle: float) -> Float32:
     period = 2 * side - 2
     along = np.abs(((xs * cosine + ys * sine) >> 12) % period - (side - 1))
     across = np.abs(((ys * cosine - xs * sine) >> 12) % period - (side - 1))
-    return image[across, along]
+    turned: Float32 = image[across, along]
+    return turned
 
 
 def _grass(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
@@ -92,7 +99,7 @@ def _sky(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
     scale = rng.uniform(0.6, 1.6)
     clouds = _fractal(rng, size, (40 * scale, 90 * scale))
     cover = np.clip((clouds - np.float32(rng.uniform(0.42, 0.66))) * 5, 0, np.float32(rng.uniform(0.5, 0.95)))
-    return base + (np.float32(250) - base) * cover[..., None]
+    return _over(base, 250, cover)
 
 
 def _water(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
@@ -105,7 +112,7 @@ def _water(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
     green = rng.uniform(0, 40)
     deep, shallow = _jitter(rng, (4, 58 + green, 120), 10), _jitter(rng, (22, 124 + green, 172), 12)
     base = _ramp(depth * np.float32(0.6) + swell * np.float32(0.4), deep, shallow)
-    return base + (np.float32(228) - base) * glint[..., None] * np.float32(0.6)
+    return _over(base, 228, glint * np.float32(0.6))
 
 
 def _sand(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
@@ -135,8 +142,7 @@ def _road(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
     if rng.random() < 0.75:
         lanes[(np.arange(side) // dash) % 2 == 0] = 0
     paint: RGB = (236, 236, 230) if rng.random() < 0.7 else (236, 190, 40)
-    mask = _turned(lanes, size, rng.uniform(-1.2, 1.2))[..., None] * np.float32(0.9)
-    return base + (np.array(paint, np.float32) - base) * mask
+    return _over(base, paint, _turned(lanes, size, rng.uniform(-1.2, 1.2)) * np.float32(0.9))
 
 
 def _brick(rng: np.random.Generator, size: tuple[int, int]) -> Float32:
