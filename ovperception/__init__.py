@@ -106,7 +106,7 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         value: object = _version()
     elif name in __all__:
-        value = getattr(_import(_MODULES.get(name, "errors")), name)
+        value = _find(name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -126,11 +126,11 @@ def _version() -> str:
         return "0+unknown"
 
 
-def _import(module: str) -> object:
-    """Import a module of ours; a library that is not installed becomes the extra that brings it."""
+def _find(name: str) -> object:
+    """A public name from its module; a library that is not installed becomes the extra that brings it."""
     try:
-        return importlib.import_module(f"{__name__}.{module}")
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     except ModuleNotFoundError as error:
         from ovperception.dependencies import missing
 
-        raise missing(error, f"ovperception.{module}") from error
+        raise missing(error, f"ovperception.{name}") from error

@@ -11,6 +11,7 @@ import pytest
 
 import ovperception
 from ovperception.dependencies import missing
+from ovperception.errors import MissingDependency
 
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "scipy")
 
@@ -59,7 +60,7 @@ def test_a_library_that_is_not_installed_names_its_extra(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     monkeypatch.delitem(vars(ovperception), "load", raising=False)
-    with pytest.raises(ovperception.MissingDependency, match=re.escape("pip install 'ovperception[server]'")):
+    with pytest.raises(MissingDependency, match=re.escape("pip install 'ovperception[server]'")):
         ovperception.load  # noqa: B018
 
 
