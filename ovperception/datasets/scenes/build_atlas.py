@@ -27,7 +27,7 @@ from ovperception.datasets.scenes.atlas import ATLAS_COLUMNS, SPRITE_SIZE, UInt8
 DATA = Path(__file__).parent / "data"
 FONT_SIZE = 109  # the one size at which the font holds bitmaps
 WEBP_QUALITY = 88
-DUPLICATE_DISTANCE = 0.10
+DUPLICATE_DISTANCE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +108,17 @@ def draw_glyph(glyph: str, font: ImageFont.FreeTypeFont) -> UInt8 | None:
 def near_duplicates(sprites: list[UInt8], names: list[str]) -> list[tuple[float, str, str]]:
     """Lists pairs of sprites that look alike, closest first.
 
-    The distance is the RMS colour difference at 32 px over grey, divided by the root of the share of
-    pixels that either sprite covers (else thin glyphs all look alike).
+    The distance is the RMS colour difference at 32 px over magenta, a colour that few sprites have, divided
+    by the root of the share of pixels that either sprite covers (else thin glyphs all look alike).
     """
     small = np.stack([cv2.resize(s, (32, 32), interpolation=cv2.INTER_AREA) for s in sprites]) / 255.0
     alpha = small[..., 3:]
-    over_grey = (small[..., :3] * alpha + (1 - alpha) * 0.5).reshape(len(sprites), -1)
+    magenta = np.array([1.0, 0.0, 1.0])
+    shown = (small[..., :3] * alpha + (1 - alpha) * magenta).reshape(len(sprites), -1)
     cover = alpha.reshape(len(sprites), -1)
     pairs: list[tuple[float, str, str]] = []
     for i in range(len(sprites) - 1):
-        square = ((over_grey[i + 1 :] - over_grey[i]) ** 2).mean(axis=1)
+        square = ((shown[i + 1 :] - shown[i]) ** 2).mean(axis=1)
         union = np.maximum(cover[i + 1 :], cover[i]).mean(axis=1)
         for j, distance in enumerate(np.sqrt(square / union), start=i + 1):
             if distance < DUPLICATE_DISTANCE:
