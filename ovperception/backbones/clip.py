@@ -107,7 +107,7 @@ class ClipBackbone(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         before = self.dtype
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.dtype != before:
             self._forget_spec()
         return self
@@ -143,7 +143,7 @@ class ClipBackbone(nn.Module):
             for k, v in state.items()
             if not k.startswith("visual.") and k not in ("logit_scale", "logit_bias")
         }
-        scale = float(self.model.logit_scale.detach().float().exp().reshape(-1)[0])  # type: ignore[operator,union-attr]
+        scale = float(self.model.logit_scale.detach().float().exp().reshape(-1)[0])  # type: ignore[operator]
         bias = getattr(self.model, "logit_bias", None)
         return BackboneSpec(
             name=self._name,

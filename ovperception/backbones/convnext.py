@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -81,7 +80,8 @@ class ConvNeXtTrunk:
     def embed_masks(self, maps: Mapping[str, Tensor], masks: Tensor) -> Tensor:
         """The head on the mean of res5 inside each mask; an empty mask has a mean of zero."""
         pooled = masked_mean(maps["res5"], masks)
-        return head_embeddings(self.visual, pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
+        embedded = head_embeddings(self.visual, pooled.flatten(0, 1))
+        return embedded.reshape(*pooled.shape[:2], embedded.shape[-1])
 
     def embed_boxes(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """The head on the mean of res5 inside each box."""
@@ -94,8 +94,8 @@ class ConvNeXtTrunk:
 
 def is_convnext(visual: Any) -> bool:
     """Whether open_clip's TimmModel holds a ConvNeXt with an average-pooling head."""
-    trunk = getattr(visual, "trunk", None)
+    trunk: Any = getattr(visual, "trunk", None)
     parts = ("stem", "stages", "norm_pre", "forward_head", "feature_info")
     if type(trunk).__name__ != "ConvNeXt" or not all(hasattr(trunk, part) for part in parts):
         return False
-    return isinstance(trunk.head, torch.nn.Module) and trunk.head.global_pool.pool_type == "avg"
+    return bool(trunk.head.global_pool.pool_type == "avg")

@@ -106,9 +106,9 @@ def build_open_clip(config: Mapping[str, Any]) -> tuple[nn.Module, Any]:
 
     Args:
         config: An open_clip model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...), or a
-            file of theirs that holds one under ``model_cfg``. Beside it may stand ``preprocess_cfg`` (``mean``,
-            ``std``) and ``tokenizer``: ``{"kind": "clip_bpe", "merges": N}``, which needs a ``vocab_size`` of
-            514 + N.
+            file of theirs that holds one under ``model_cfg``. Beside it may stand ``preprocess_cfg``
+            (``mean``, ``std``) and ``tokenizer``: ``{"kind": "clip_bpe", "merges": N}``, which needs a
+            ``vocab_size`` of 514 + N.
 
     Returns:
         ``open_clip.model.CLIP`` (`CustomTextCLIP` where ``custom_text`` says so) and an open_clip tokenizer.

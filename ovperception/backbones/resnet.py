@@ -122,8 +122,8 @@ def attention_pool(attnpool: Any, maps: Tensor) -> Tensor:
 def dense_embeddings(attnpool: Any, dense: Tensor) -> Tensor:
     """MaskCLIP's value path: (B, C, h, w) -> (B, D, h, w), not normalised, no positional embedding."""
     tokens = dense.flatten(2).transpose(1, 2)
-    embedded: Tensor = attnpool.c_proj(attnpool.v_proj(tokens))
-    return embedded.transpose(1, 2).unflatten(-1, dense.shape[-2:])
+    embedded: Tensor = attnpool.c_proj(attnpool.v_proj(tokens)).transpose(1, 2)
+    return embedded.reshape(*embedded.shape[:2], *dense.shape[-2:])
 
 
 def roi_embeddings(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int = 128) -> Tensor:

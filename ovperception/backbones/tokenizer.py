@@ -35,6 +35,10 @@ class TruncatedBPE(SimpleTokenizer):  # type: ignore[misc]
         InvalidParameter: `merges` is outside 0..48,894 or `context_length` is below 3.
     """
 
+    encoder: dict[str, int]
+    decoder: dict[int, str]
+    bpe_ranks: dict[tuple[str, str], int]
+
     def __init__(self, merges: int = FULL_MERGES, context_length: int = 77) -> None:
         if not 0 <= merges <= FULL_MERGES:
             raise InvalidParameter(

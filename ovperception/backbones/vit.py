@@ -1,10 +1,10 @@
 """open_clip's own VisionTransformer: any input size, dense tokens by the value path of the last block.
 
-Every block but the last runs as in CLIP. The last one is read per cell: without attention between cells each
-token keeps its place, and a token attending to itself alone is the value path (MaskCLIP, Zhou et al. 2022; here with
-the residual and the MLP, which keep the tokens in the distribution the final norm and projection expect). The
-token map in front of the last block is kept, with its class token, so that other readings of that block (SCLIP,
-ClearCLIP, NACLIP) can start from it.
+Every block but the last runs as in CLIP. The last one is read per cell: a token that attends to itself alone
+keeps its place. That is MaskCLIP's value path (Zhou et al. 2022), here with the residual and the MLP, which
+keep the tokens in the distribution the final norm and projection expect. The token map in front of the last
+block is kept, with its class token, so that other readings of that block (SCLIP, ClearCLIP, NACLIP) can start
+from it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def embed_tokens(
     positions = resize_positions(
         visual.positional_embedding, visual.grid_size, size, mode=mode, antialias=antialias
     )
-    return visual.ln_pre(torch.cat([head, x], 1) + positions.to(x.dtype)), size
+    tokens: Tensor = visual.ln_pre(torch.cat([head, x], 1) + positions.to(x.dtype))
+    return tokens, size
 
 
 def value_path(block: Any, tokens: Tensor) -> Tensor:
@@ -84,8 +85,9 @@ def value_path(block: Any, tokens: Tensor) -> Tensor:
 
 def project(visual: Any, tokens: Tensor) -> Tensor:
     """Final norm and projection: (..., W) -> (..., D)."""
-    embedded: Tensor = visual.ln_post(tokens)
-    return embedded @ visual.proj
+    normed: Tensor = visual.ln_post(tokens)
+    embedded: Tensor = normed @ visual.proj
+    return embedded
 
 
 class ViTTrunk:
@@ -94,8 +96,8 @@ class ViTTrunk:
     Regions: the mean of the last block's value-path tokens inside a mask or box (ROIAlign to one cell), then
     final norm and projection.
 
-    Stages: ``block3``, ``block6``, ... are outputs at the quarters of the depth, ``dense`` is the input of the last
-    block. Beside the stages the maps hold ``cls``, its class token as (B, W, 1, 1).
+    Stages: ``block3``, ``block6``, ... are outputs at quarters of the depth, ``dense`` is the input of the
+    last block. Beside the stages the maps hold ``cls``, its class token as (B, W, 1, 1).
     """
 
     family = "vit"
@@ -152,4 +154,4 @@ class ViTTrunk:
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(-1, size)
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *size)
