@@ -1,0 +1,132 @@
+"""The loss of FC-CLIP: Mask2Former's set prediction (arXiv:2112.01527, sections 3.3 and 4.1) with names scored
+against text embeddings; every decoder layer is supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from heads.fcclip.matching import match, sample_points
+
+if TYPE_CHECKING:
+    from ovperception.text import TextClassifier
+    from ovperception.training.targets import Targets
+
+__all__ = ["LossSettings", "set_losses"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """Weights and sampling; the defaults are the published ones.
+
+    Attributes:
+        class_weight, mask_weight, dice_weight: of the three terms, in matching and in the loss.
+        void_weight: of the class term where nothing is.
+        points: points a mask is compared at.
+        oversampling: how many times `points` are drawn to choose the uncertain ones from.
+        uncertain_share: share of the points taken where the prediction is least certain.
+    """
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    void_weight: float = 0.1
+    points: int = 12_544
+    oversampling: float = 3.0
+    uncertain_share: float = 0.75
+
+
+class _ClassLogits(Protocol):
+    def class_logits(self, query_embeddings: Tensor, text: TextClassifier) -> Tensor: ...
+
+
+def set_losses(
+    head: _ClassLogits,
+    layers: Iterable[tuple[Tensor, Tensor]],
+    targets: list[Targets],
+    text: TextClassifier,
+    settings: LossSettings,
+) -> dict[str, Tensor]:
+    """Class, mask and dice losses, summed over the decoder's layers.
+
+    Args:
+        head: Names query embeddings.
+        layers: Of every layer the mask logits (B, Q, h, w) and the query embeddings (B, Q, D).
+        targets: B truths.
+        text: The training vocabulary.
+        settings: Weights and sampling.
+
+    Returns:
+        ``class``, ``mask`` and ``dice``, weighted.
+    """
+    sums: dict[str, Tensor] = {}
+    objects = max(sum(len(t.class_ids) for t in targets), 1)
+    for mask_logits, embeddings in layers:
+        class_logits = head.class_logits(embeddings, text)
+        pairs = [
+            match(
+                class_logits[b],
+                mask_logits[b],
+                t.class_ids,
+                t.masks,
+                class_weight=settings.class_weight,
+                mask_weight=settings.mask_weight,
+                dice_weight=settings.dice_weight,
+                points=settings.points,
+            )
+            for b, t in enumerate(targets)
+        ]
+        terms = {"class": settings.class_weight * _class_loss(class_logits, targets, pairs, settings)}
+        predicted = torch.cat([mask_logits[b, q] for b, (q, _) in enumerate(pairs)])
+        truth = torch.cat([t.masks[o] for t, (_, o) in zip(targets, pairs, strict=True)])
+        if len(predicted):
+            entropy, dice = _mask_losses(predicted, truth, settings)
+            terms["mask"] = settings.mask_weight * entropy.sum() / objects
+            terms["dice"] = settings.dice_weight * dice.sum() / objects
+        else:
+            terms["mask"] = terms["dice"] = mask_logits.sum() * 0
+        for name, value in terms.items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums
+
+
+def _class_loss(
+    logits: Tensor, targets: list[Targets], pairs: list[tuple[Tensor, Tensor]], settings: LossSettings
+) -> Tensor:
+    void = logits.shape[-1] - 1
+    wanted = torch.full(logits.shape[:2], void, dtype=torch.long, device=logits.device)
+    for b, (queries, objects) in enumerate(pairs):
+        wanted[b, queries] = targets[b].class_ids[objects]
+    weight = torch.ones(void + 1, device=logits.device)
+    weight[void] = settings.void_weight
+    return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), weight)
+
+
+def _mask_losses(predicted: Tensor, truth: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
+    """Cross entropy and dice of N matched pairs, (N,) each, at points that favour the undecided."""
+    with torch.no_grad():
+        points = _uncertain_points(predicted, settings)
+        wanted = sample_points(truth, points)
+    logits = sample_points(predicted, points)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)
+    probability = logits.sigmoid()
+    total = probability.sum(-1) + wanted.sum(-1)
+    dice = 1 - (2 * (probability * wanted).sum(-1) + 1) / (total + 1)
+    return entropy, dice
+
+
+def _uncertain_points(predicted: Tensor, settings: LossSettings) -> Tensor:
+    """(N, P, 2): mostly where |logit| is smallest, the rest anywhere (PointRend, section 3.1)."""
+    count = len(predicted)
+    drawn = torch.rand(count, int(settings.points * settings.oversampling), 2, device=predicted.device)
+    certainty = sample_points(predicted, drawn).abs()
+    chosen = int(settings.points * settings.uncertain_share)
+    nearest = certainty.topk(chosen, dim=1, largest=False).indices
+    uncertain = drawn.gather(1, nearest[..., None].expand(-1, -1, 2))
+    anywhere = torch.rand(count, settings.points - chosen, 2, device=predicted.device)
+    return torch.cat((uncertain, anywhere), dim=1)

@@ -1,0 +1,74 @@
+"""Which query answers for which object: bipartite matching on sampled points (Mask2Former, section 3.3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+__all__ = ["match", "sample_points"]
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear values of N maps at P points each.
+
+    Args:
+        maps: (N, h, w).
+        points: (N, P, 2) or (1, P, 2), x and y from 0 to 1 over the whole map.
+
+    Returns:
+        (N, P).
+    """
+    grid = (2 * points - 1).expand(len(maps), -1, -1)[:, :, None]
+    sampled = F.grid_sample(maps[:, None].float(), grid, align_corners=False)
+    return sampled[:, 0, :, 0]
+
+
+@torch.no_grad()
+def match(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    class_ids: Tensor,
+    masks: Tensor,
+    *,
+    class_weight: float,
+    mask_weight: float,
+    dice_weight: float,
+    points: int,
+) -> tuple[Tensor, Tensor]:
+    """The cheapest one-to-one assignment of queries to the objects of one image.
+
+    The cost of a pair is the negative class probability, the point-wise cross entropy and the dice distance,
+    weighted as in the loss.
+
+    Args:
+        class_logits: (Q, K + 1), "void" last.
+        mask_logits: (Q, h, w).
+        class_ids: (N,) int64.
+        masks: (N, H, W) bool.
+        class_weight: Weight of the class cost.
+        mask_weight: Weight of the cross entropy.
+        dice_weight: Weight of the dice distance.
+        points: Points all pairs are compared at.
+
+    Returns:
+        Query indices and object indices, both (min(Q, N),), on the CPU.
+    """
+    if not len(class_ids):
+        empty = torch.zeros(0, dtype=torch.long)
+        return empty, empty
+    where = torch.rand(1, points, 2, device=mask_logits.device)
+    predicted = sample_points(mask_logits, where)  # (Q, P)
+    truth = sample_points(masks, where)  # (N, P)
+    # -log sigmoid(x) = softplus(-x): the entropy of a pair is linear in the truth, so one matmul makes all.
+    inside, outside = F.softplus(-predicted), F.softplus(predicted)
+    entropy = (inside @ truth.T + outside @ (1 - truth).T) / points
+    probability = predicted.sigmoid()
+    overlap = 2 * probability @ truth.T
+    total = probability.sum(-1)[:, None] + truth.sum(-1)[None]
+    dice = 1 - (overlap + 1) / (total + 1)
+    named = -class_logits.softmax(-1)[:, class_ids]
+    cost = class_weight * named + mask_weight * entropy + dice_weight * dice
+    queries, objects = linear_sum_assignment(cost.cpu().numpy())
+    return torch.as_tensor(queries), torch.as_tensor(objects)
