@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from heads.fcclip.classify import QueryEmbedding, class_logits, combine, seen_classes
 from heads.fcclip.config import FCCLIPConfig
+from heads.fcclip.losses import LossSettings, set_losses
 from heads.fcclip.mask_decoder import MaskDecoder
 from heads.fcclip.pixel_decoder import PixelDecoder
 from ovperception.errors import InvalidParameter
 from ovperception.head import Encoding, MaskScores, Task
 
 if TYPE_CHECKING:
-    from ovperception.backbones.base import Backbone, Features
+    from ovperception.backbones.base import Backbone, BackboneSpec, Features
     from ovperception.text import TextClassifier
+    from ovperception.training.targets import Targets
 
 __all__ = ["FCCLIP", "FCCLIPEncoding"]
 
@@ -60,6 +62,27 @@ class FCCLIP(nn.Module):
         self.void_embedding = nn.Parameter(torch.randn(config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self._seen_words = frozenset(config.seen_words)
+        self.loss_settings = LossSettings()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], backbone: BackboneSpec) -> Self:
+        """Build a head for a backbone; what `settings` leaves out of the backbone's facts is filled in.
+
+        Args:
+            settings: Fields of `FCCLIPConfig`.
+            backbone: The CLIP it will stand on.
+
+        Raises:
+            InvalidParameter: An unknown setting, or sizes no head can be built from.
+        """
+        stages = tuple(settings.get("stages", ("res2", "res3", "res4", "res5")))
+        facts: dict[str, Any] = {
+            "embed_dim": backbone.embed_dim,
+            "stage_channels": tuple(backbone.stages[s].channels for s in stages if s in backbone.stages),
+            "clip_logit_scale": min(backbone.logit_scale, 100.0),
+            "ensemble_on_valid_mask": backbone.family == "resnet",
+        }
+        return cls(FCCLIPConfig.from_dict(facts | dict(settings)))
 
     def encode(self, backbone: Backbone, features: Features) -> FCCLIPEncoding:
         """The wordless half.
@@ -107,6 +130,12 @@ class FCCLIP(nn.Module):
     def forward(self, features: Features) -> list[tuple[Tensor, Tensor]]:
         """`forward_layers` as a list, so that wrappers for parallel training see one call."""
         return list(self.forward_layers(features))
+
+    def losses(
+        self, backbone: Backbone, features: Features, targets: list[Targets], text: TextClassifier
+    ) -> dict[str, Tensor]:
+        """Named, weighted losses of a batch, over all decoder layers; `loss_settings` holds the weights."""
+        return set_losses(self, self.forward_layers(features), targets, text, self.loss_settings)
 
     def class_logits(self, query_embeddings: Tensor, text: TextClassifier) -> Tensor:
         """The learned branch alone, as it is trained: (..., Q, D) -> (..., Q, K + 1) logits, "void" last."""
