@@ -99,6 +99,11 @@ class Backbone(Protocol):
         """Name of the stage that `embed_dense` and `embed_masks` read (``res5`` for pyramids)."""
         ...
 
+    @property
+    def region_stages(self) -> tuple[str, ...]:
+        """Names of all stages that the `embed_*` methods read: what is worth keeping of an image."""
+        ...
+
     def features(self, images: Tensor) -> Features:
         """(B, 3, H, W) normalised float images -> multi-scale maps. Any H, W of at least one cell."""
         ...

@@ -30,6 +30,7 @@ class Trunk(Protocol):
 
     family: str
     dense_stage: str
+    region_stages: tuple[str, ...]
     image_size: int
     stages: Mapping[str, FeatureSpec]
 
@@ -126,6 +127,11 @@ class ClipBackbone(nn.Module):
     def dense_stage(self) -> str:
         """Name of the stage that `embed_dense` and `embed_masks` read."""
         return self.trunk.dense_stage
+
+    @property
+    def region_stages(self) -> tuple[str, ...]:
+        """Names of all stages that the `embed_*` methods read: what is worth keeping of an image."""
+        return self.trunk.region_stages
 
     @property
     def spec(self) -> BackboneSpec:

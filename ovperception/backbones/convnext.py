@@ -53,6 +53,7 @@ class ConvNeXtTrunk:
 
     family = "convnext"
     dense_stage = "res5"
+    region_stages = ("res5",)
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

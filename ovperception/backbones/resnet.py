@@ -158,6 +158,7 @@ class ResNetTrunk:
 
     family = "resnet"
     dense_stage = "res5"
+    region_stages = ("res4", "res5")
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

@@ -103,6 +103,9 @@ class _BPETokenizer:
         self.context_length = context_length
         self.identity = f"clip_bpe:{bpe.vocab_size}:{context_length}:{bpe.clean_fn.__name__}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _BPETokenizer, (self._bpe, self.context_length)  # a lock cannot be copied
+
     def __call__(self, prompts: Sequence[str]) -> Tokens:
         limit, start, end = self.context_length, self._bpe.sot_token_id, self._bpe.eot_token_id
         ids = torch.zeros(len(prompts), limit, dtype=torch.long)

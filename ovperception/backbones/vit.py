@@ -102,6 +102,7 @@ class ViTTrunk:
 
     family = "vit"
     dense_stage = "dense"
+    region_stages = ("dense",)
 
     def __init__(
         self, visual: Any, *, position_mode: PositionMode = "bicubic", antialias: bool = False
