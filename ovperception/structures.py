@@ -181,6 +181,9 @@ class Detections:
     def to_coco(self, image_id: int = 0, category_ids: Sequence[int] | None = None) -> list[CocoResult]:
         """The entries of a COCO result file.
 
+        pycocotools takes a detection's area from "bbox" where there is one: drop it before measuring the AP
+        of masks by size, as detectron2 does.
+
         Args:
             image_id: the image's id in the annotation file.
             category_ids: (K,) the annotation file's category id of each class; the index by default.
