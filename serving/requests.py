@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -168,7 +169,7 @@ def vocabulary(spec: VocabularySpec, max_classes: int, max_texts: int) -> Vocabu
     elif spec.WhichOneof("value") == "inline":
         _check_lengths(spec.inline, max_classes, max_texts)
         try:
-            words = read_vocabulary(spec.inline)
+            words = _parsed(spec.inline.SerializeToString(deterministic=True))
         except InvalidVocabulary as error:
             error.field = f"vocabulary.inline.{error.field}".rstrip(".")
             raise
@@ -177,6 +178,12 @@ def vocabulary(spec: VocabularySpec, max_classes: int, max_texts: int) -> Vocabu
             "The request has no vocabulary", field="vocabulary", expected="a name, or one inline"
         )
     return words
+
+
+@lru_cache(maxsize=16)
+def _parsed(inline: bytes) -> Vocabulary:
+    """A stream sends the same words with every frame, and a thousand classes take long to check."""
+    return read_vocabulary(VocabularyMessage.FromString(inline))
 
 
 def _check_lengths(given: VocabularyMessage, max_classes: int, max_texts: int) -> None:
