@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from ovperception.backbones.base import BackboneSpec
 from ovperception.errors import InvalidParameter, UnknownModel, Unsupported
 from ovperception.head import Task
+from ovperception.images import Geometry
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import results_pb2 as pb
 from ovperception.vocabulary import Vocabulary
 
-__all__ = ["ModelSet", "ServedModel", "ServedScene"]
+__all__ = ["ModelSet", "ServedModel", "ServedScene", "Sizing"]
 
 _TASKS: Mapping[Task, pb.Task] = {
     "detect": pb.TASK_DETECT,
@@ -47,14 +48,14 @@ class ServedScene(Protocol):
         words: Vocabulary,
         *,
         score_threshold: float | None = None,
-        max_detections: int | None = 100,
+        max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
         masks: bool = True,
     ) -> Detections:
         """The objects that `words` name."""
         ...
 
-    def semantic(self, words: Vocabulary) -> SemanticMap:
+    def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap:
         """A class per pixel."""
         ...
 
@@ -68,6 +69,14 @@ class ServedScene(Protocol):
 
     def embed_regions(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D): one vector per box."""
+        ...
+
+
+class Sizing(Protocol):
+    """What the queue asks of a model's preprocessing."""
+
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """Where a picture of this (height, width) lies in the network's input."""
         ...
 
 
@@ -97,6 +106,11 @@ class ServedModel(Protocol):
     @property
     def tasks(self) -> frozenset[Task]:
         """What it can be asked."""
+        ...
+
+    @property
+    def preprocessing(self) -> Sizing:
+        """How pictures become network input."""
         ...
 
     def encode_batch(self, images: list[NDArray[np.uint8]]) -> Sequence[ServedScene]:

@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 IMAGE_FORMATS = ("jpeg", "png", "webp")
-_UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +211,8 @@ def fraction(value: float, field: str) -> float:
     return value
 
 
-def max_detections(value: int) -> int | None:
-    """A number of results; None for all."""
+def max_detections(value: int) -> int:
+    """A number of results: at least 1."""
     if value < 1:
         raise InvalidParameter(
             "The number of results is out of its range",
@@ -221,7 +220,7 @@ def max_detections(value: int) -> int | None:
             expected="at least 1",
             got=value,
         )
-    return None if value == _UNLIMITED else value
+    return value
 
 
 def texts(values: Sequence[str], limit: int, field: str = "texts") -> list[str]:
@@ -244,25 +243,10 @@ def texts(values: Sequence[str], limit: int, field: str = "texts") -> list[str]:
     return list(values)
 
 
-def boxes(values: Sequence[results_pb2.Box], size: tuple[int, int], limit: int) -> NDArray[np.float32]:
-    """(N, 4) boxes of an image of `size`, each of which covers some of it."""
-    if not 0 < len(values) <= limit:
+def boxes(values: Sequence[results_pb2.Box], limit: int) -> NDArray[np.float32]:
+    """(N, 4) boxes, not too many; whether each lies in the image is for the scene to say."""
+    if len(values) > limit:
         raise InvalidRegions(
-            "The number of boxes is out of its range",
-            field="boxes",
-            expected=f"1 to {limit}",
-            got=len(values),
+            "There are too many boxes", field="boxes", expected=f"at most {limit}", got=len(values)
         )
-    array = read_boxes(values)
-    height, width = size
-    inside = np.clip(array, 0, [width, height, width, height])
-    good = np.isfinite(array).all(1) & (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
-    if not good.all():
-        index = int(np.argmin(good))
-        raise InvalidRegions(
-            "A box covers nothing of the image",
-            field=f"boxes[{index}]",
-            expected=f"x_min < x_max and y_min < y_max in an image {width} wide and {height} high",
-            got=array[index].tolist(),
-        )
-    return array
+    return read_boxes(values)

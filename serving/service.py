@@ -31,8 +31,6 @@ from serving.models import ServedScene
 
 __all__ = ["ModelService", "PerceptionService"]
 
-_MAX_DETECTIONS = 100
-
 
 class _DetectOptions(TypedDict):
     score_threshold: float | None
@@ -86,8 +84,6 @@ class PerceptionService(PerceptionServiceServicer):
         model = self._engine.models.get(request.model, task)
         words = self._words(request.vocabulary)
         options = _detect_options(request)
-        if task == "semantic" and options["score_threshold"] is not None:
-            raise InvalidParameter("A semantic map takes no threshold", field="score_threshold")
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
             scene = call.see(request.image, keep=request.keep_image)
             reply = answer(call, scene, words, request, options)
@@ -151,7 +147,7 @@ class PerceptionService(PerceptionServiceServicer):
         model = self._engine.models.get(request.model)
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
             scene = call.see(request.image, keep=request.keep_image)
-            boxes = requests.boxes(request.boxes, scene.size, self._engine.config.max_texts)
+            boxes = requests.boxes(request.boxes, self._engine.config.max_texts)
             vectors = call.ask(lambda: scene.embed_regions(boxes))
             return pb.EmbedRegionsResponse(embeddings=embeddings_message(vectors), info=call.info())
 
@@ -189,7 +185,7 @@ def _semantic(
     request: pb.SegmentImageRequest,
     options: _DetectOptions,
 ) -> pb.SegmentImageResponse:
-    labels = call.ask(lambda: scene.semantic(words))
+    labels = call.ask(lambda: scene.semantic(words, score_threshold=options["score_threshold"]))
     with call.encoding():
         message = semantic_message(labels, request.label_encoding, scores=request.include_scores)
     return pb.SegmentImageResponse(semantic=message)
@@ -239,10 +235,10 @@ def _classes(words: Vocabulary) -> list[results_pb2.ClassInfo]:
 
 
 def _detect_options(request: _InstanceRequest) -> _DetectOptions:
-    wanted = request.max_detections if request.HasField("max_detections") else _MAX_DETECTIONS
+    limited = request.HasField("max_detections")
     return {
         "score_threshold": _threshold(request, "score_threshold"),
-        "max_detections": requests.max_detections(wanted),
+        "max_detections": requests.max_detections(request.max_detections) if limited else None,
     }
 
 

@@ -63,11 +63,7 @@ class _Job:
 class _Image(_Job):
     model: ServedModel
     pixels: NDArray[np.uint8]
-
-    @property
-    def key(self) -> tuple[str, tuple[int, ...]]:
-        """What images of one batch have in common."""
-        return self.model.name, self.pixels.shape
+    key: tuple[str, tuple[int, int]]  # what images of one batch have in common: model and network size
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,7 +92,8 @@ class Worker:
         self, model: ServedModel, pixels: NDArray[np.uint8], deadline_s: float
     ) -> Future[Done[ServedScene]]:
         """Queue an image; `deadline_s` is on `time.monotonic`'s clock."""
-        job = _Image(model=model, pixels=pixels, deadline_s=deadline_s)
+        network = model.preprocessing.geometry((pixels.shape[0], pixels.shape[1])).padded
+        job = _Image(model=model, pixels=pixels, key=(model.name, network), deadline_s=deadline_s)
         self._put(job)
         return job.future
 

@@ -119,7 +119,7 @@ class Client:
         words: Sequence[str] | Vocabulary,
         *,
         score_threshold: float | None = None,
-        max_detections: int | None = 100,
+        max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
         masks: bool = True,
     ) -> Detections:
@@ -133,10 +133,15 @@ class Client:
         )
 
     def semantic(
-        self, image: ImageSource, words: Sequence[str] | Vocabulary, *, scores: bool = False
+        self,
+        image: ImageSource,
+        words: Sequence[str] | Vocabulary,
+        *,
+        score_threshold: float | None = None,
+        scores: bool = False,
     ) -> SemanticMap:
         """A class per pixel; see `RemoteScene.semantic`."""
-        return self._scene(image).semantic(words, scores=scores)
+        return self._scene(image).semantic(words, score_threshold=score_threshold, scores=scores)
 
     def panoptic(
         self,

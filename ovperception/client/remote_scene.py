@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteScene"]
 
-_ALL = 2**31 - 1
-
 
 class _Request(Protocol):
     """A request about an image."""
@@ -76,7 +74,7 @@ class RemoteScene:
         words: Sequence[str] | Vocabulary,
         *,
         score_threshold: float | None = None,
-        max_detections: int | None = 100,
+        max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
         masks: bool = True,
     ) -> Detections:
@@ -85,24 +83,32 @@ class RemoteScene:
             model=self._client.model,
             vocabulary=_spec(words),
             score_threshold=score_threshold,
-            max_detections=_ALL if max_detections is None else _int32(max_detections),
+            max_detections=None if max_detections is None else _int32(max_detections),
             nms_iou_threshold=nms_iou_threshold,
             include_masks=masks,
         )
         reply = self._ask(self._client.perception.DetectObjects, request)
         return read_detections(reply.objects, _names(reply.classes), self.size)
 
-    def semantic(self, words: Sequence[str] | Vocabulary, *, scores: bool = False) -> SemanticMap:
+    def semantic(
+        self,
+        words: Sequence[str] | Vocabulary,
+        *,
+        score_threshold: float | None = None,
+        scores: bool = False,
+    ) -> SemanticMap:
         """A class per pixel; see `ovperception.Scene.semantic`.
 
         Args:
             words: The classes.
+            score_threshold: Pixels that score less stay undecided; None means the model's own.
             scores: Whether to fetch every pixel's score too: four bytes a pixel before compression.
         """
         request = pb.SegmentImageRequest(
             model=self._client.model,
             vocabulary=_spec(words),
             task=pb.SEGMENTATION_TASK_SEMANTIC,
+            score_threshold=score_threshold,
             include_scores=scores,
         )
         reply = self._ask(self._client.perception.SegmentImage, request)
@@ -192,4 +198,4 @@ def _names(classes: Sequence[results_pb2.ClassInfo]) -> tuple[str, ...]:
 
 def _int32(value: int) -> int:
     """A number the wire can carry; the server refuses what lies outside like any other wrong number."""
-    return max(-1, min(int(value), _ALL))
+    return max(-1, min(int(value), 2**31 - 1))
