@@ -1,0 +1,249 @@
+"""The models with a name: what ships with the package, what was published, and where their files lie.
+
+A published model is described here whether or not its weights are on this machine; `locate` is how a name
+becomes a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ovperception.bundle import BackboneCard, HeadCard, ModelCard
+from ovperception.errors import MissingFile, UnknownModel
+
+__all__ = [
+    "BUILT_IN",
+    "CatalogueEntry",
+    "cache_dir",
+    "card_for",
+    "entries",
+    "entry",
+    "is_name",
+    "locate",
+    "pulled_path",
+]
+
+BUILT_IN = ("tiny",)
+"""Models whose weights are in the package."""
+
+_DATA = Path(__file__).parent / "data"
+
+
+class CatalogueEntry(BaseModel):
+    """A published model.
+
+    Attributes:
+        name: short name.
+        summary: one sentence.
+        head: entry point of the head that runs it.
+        format: what `ovp convert` calls the official checkpoint's format; empty if `url` is a bundle.
+        url: the official weights.
+        file_name: what the official file is called here.
+        sha256: of that file, hex; empty if it was not published.
+        backbone: the frozen CLIP, ``open_clip:ARCH/PRETRAINED``.
+        vocabulary: the training vocabulary's name.
+        parameters: trained parameters of the head.
+        backbone_parameters: frozen parameters, both towers.
+        licence: of the weights, as their publishers state it.
+        paper, code, source: where it was published.
+        scores: published numbers.
+        preprocessing: as `ovperception.preprocess.Preprocessing.to_dict` gives it.
+        templates: prompt templates it is evaluated with.
+        defaults: default thresholds of a question.
+        verified: what was checked here and how.
+        deviations: where this implementation differs on purpose.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    summary: str
+    head: str
+    format: str
+    url: str
+    file_name: str
+    sha256: str = ""
+    backbone: str
+    vocabulary: str
+    parameters: int
+    backbone_parameters: int
+    licence: str
+    paper: str
+    code: str
+    source: str
+    scores: dict[str, float]
+    preprocessing: dict[str, Any]
+    templates: str
+    defaults: dict[str, float] = Field(default_factory=dict)
+    verified: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+
+    @property
+    def convert_command(self) -> str:
+        """How the official file becomes a bundle that this name finds."""
+        return f"ovp convert {self.file_name} --format {self.format} --name {self.name} --out {self.name}.safetensors"
+
+    @property
+    def state(self) -> Literal["pulled", "not pulled"]:
+        """Whether the weights are on this machine."""
+        return "pulled" if pulled_path(self.name).is_file() else "not pulled"
+
+
+def cache_dir() -> Path:
+    """Where pulled files lie: ``$OVPERCEPTION_CACHE``, or ``~/.cache/ovperception``."""
+    configured = os.environ.get("OVPERCEPTION_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "ovperception"
+
+
+def pulled_path(name: str) -> Path:
+    """Where the bundle of a published model lies once it was pulled."""
+    return cache_dir() / "models" / f"{name}.safetensors"
+
+
+@cache
+def entries() -> Mapping[str, CatalogueEntry]:
+    """Every published model by name, in the order they are listed."""
+    from pydantic import TypeAdapter
+
+    text = (_DATA / "catalogue.json").read_text(encoding="utf-8")
+    listed = TypeAdapter(list[CatalogueEntry]).validate_json(text)
+    return {e.name: e for e in listed}
+
+
+def is_name(name: str) -> bool:
+    """Whether a built-in or published model is called this."""
+    return name in BUILT_IN or name in entries()
+
+
+def entry(name: str) -> CatalogueEntry:
+    """A published model by name.
+
+    Raises:
+        UnknownModel: none is called this.
+    """
+    if name in entries():
+        return entries()[name]
+    raise _unknown(name)
+
+
+def locate(name: str | Path) -> Path:
+    """The bundle of a model.
+
+    A name goes before a file of the same name; write ``./tiny`` for the file.
+
+    Args:
+        name: a built-in or pulled model, or the path of a bundle.
+
+    Raises:
+        UnknownModel: no model is called this, or its weights are not on this machine.
+        MissingFile: a path that leads to no file.
+    """
+    text = str(name)
+    if isinstance(name, str) and name in BUILT_IN:
+        return _built_in(name)
+    if isinstance(name, str) and name in entries():
+        path = pulled_path(name)
+        if path.is_file():
+            return path
+        raise UnknownModel(
+            f"The weights of {name!r} are not on this machine", field="model", mend=_how_to_get(entries()[name])
+        )
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise MissingFile(
+            f"{text} is a folder", field="model", expected="a .safetensors bundle", mend="Give the file itself"
+        )
+    if isinstance(name, Path) or os.sep in text or path.suffix:
+        raise MissingFile(
+            f"There is no file {text}",
+            field="model",
+            expected=f"the path of a bundle, or one of {', '.join(_names())}",
+            mend=_closest(text),
+        )
+    raise _unknown(text)
+
+
+def _built_in(name: str) -> Path:
+    path = _DATA / "models" / f"{name}.safetensors"
+    if not path.is_file():
+        raise UnknownModel(
+            f"The weights of {name!r} are missing from this installation",
+            field="model",
+            got=path,
+            mend="Install ovperception again",
+        )
+    return path
+
+
+def _names() -> tuple[str, ...]:
+    return (*BUILT_IN, *entries())
+
+
+def _unknown(name: str) -> UnknownModel:
+    return UnknownModel(
+        f"No model is called {name!r}",
+        field="model",
+        expected=f"one of {', '.join(_names())}, or the path of a bundle",
+        mend=_closest(name),
+    )
+
+
+def _closest(name: str) -> str:
+    close = difflib.get_close_matches(Path(name).stem.lower(), _names(), n=1, cutoff=0.6)
+    return f"Perhaps you meant {close[0]!r}" if close else "`ovp models` lists them"
+
+
+def _how_to_get(found: CatalogueEntry) -> str:
+    return (
+        f"Run `ovp models pull {found.name}`, or download the official checkpoint from {found.url} "
+        f"(listed at {found.source}) and run `{found.convert_command}`, then load the bundle by its path"
+    )
+
+
+def card_for(
+    name: str,
+    *,
+    backbone: BackboneCard,
+    head_settings: Mapping[str, Any],
+    bundle_name: str = "",
+    vocabulary: str = "",
+) -> ModelCard:
+    """The model card of a published model's bundle.
+
+    Args:
+        name: of the catalogue's entry.
+        backbone: as it lies in the bundle, or is referred to.
+        head_settings: what the head is built from.
+        bundle_name: what the bundle is called; the entry's name if empty.
+        vocabulary: name of the vocabulary it was trained with; the entry's if empty.
+
+    Raises:
+        UnknownModel: none is called this.
+    """
+    found = entry(name)
+    return ModelCard(
+        name=bundle_name or found.name,
+        summary=found.summary,
+        backbone=backbone,
+        heads=(HeadCard(name=found.head, config=dict(head_settings)),),
+        preprocessing=found.preprocessing,
+        templates=found.templates,
+        defaults=found.defaults,
+        vocabulary=vocabulary or found.vocabulary,
+        licence=found.licence,
+        paper=found.paper,
+        code=found.code,
+        source=found.source,
+        scores=found.scores,
+        verified=found.verified,
+        deviations=found.deviations,
+    )
