@@ -79,6 +79,10 @@ class Features:
         """The same maps on another device."""
         return replace(self, maps={k: v.to(device) for k, v in self.maps.items()})
 
+    def clone(self) -> Features:
+        """A copy that shares no memory with the batch it was cut from."""
+        return replace(self, maps={k: v.clone() for k, v in self.maps.items()})
+
     @property
     def nbytes(self) -> int:
         """Bytes the maps hold."""

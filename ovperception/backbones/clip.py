@@ -183,6 +183,10 @@ class ClipBackbone(nn.Module):
         maps = self.trunk.maps(images.to(self.device, self.dtype))
         return Features(maps=maps, image_size=(images.shape[2], images.shape[3]))
 
+    def compile_trunk(self) -> None:
+        """Run the image half through ``torch.compile`` from now on."""
+        self.trunk.maps = torch.compile(self.trunk.maps)  # type: ignore[method-assign]
+
     def embed_dense(self, features: Features) -> Tensor:
         """(B, D, h, w) float32: a text-aligned embedding per cell, unit length over D."""
         return F.normalize(self.trunk.embed_dense(features.maps).float(), dim=1)

@@ -265,7 +265,12 @@ def _has_openai_marks(path: Path) -> bool:
 
 def _load(model: nn.Module, path: Path) -> None:
     try:
-        load_checkpoint(model, str(path), strict=True, weights_only=True, device="cpu")
+        if _has_openai_marks(path):
+            model.load_state_dict({k: v for k, v in _read(path).items() if k not in _OPENAI_MARKS})
+        else:
+            load_checkpoint(model, str(path), strict=True, weights_only=True, device="cpu")
+    except InvalidCheckpoint:
+        raise
     except Exception as error:
         raise InvalidCheckpoint(
             f"{path.name} does not fit the architecture",

@@ -31,8 +31,8 @@ __all__ = [
     "roi_embeddings",
 ]
 
-_MIN_LOGIT = -80.0
-"""exp(-80) is far below a float32's relative precision, yet not zero: no mask's weights can all vanish."""
+_MIN_LOGIT = -700.0
+"""exp(-700) is not zero in float64: no mask's weights can all vanish, however little the query likes them."""
 
 
 def resnet_maps(visual: Any, images: Tensor) -> dict[str, Tensor]:
@@ -95,9 +95,10 @@ def masked_attention_pool(attnpool: Any, dense: Tensor, masks: Tensor) -> Tensor
     tokens = dense.flatten(2).transpose(1, 2)  # (B, N, C)
     query = attnpool.q_proj(tokens.mean(1) + attnpool.positional_embedding[0].to(tokens.dtype))
     tokens = tokens + _resized_positions(attnpool, (dense.shape[-2], dense.shape[-1])).to(tokens.dtype)
-    logits = _attention_logits(attnpool, query, attnpool.k_proj(tokens)).float()
+    # float64: masks share one maximum, so a mask's own weights may be tiny and must not underflow.
+    logits = _attention_logits(attnpool, query, attnpool.k_proj(tokens)).double()
     weights = (logits - logits.amax(1, keepdim=True)).clamp(min=_MIN_LOGIT).exp()  # (B, N, heads)
-    values = attnpool.v_proj(tokens).float().unflatten(-1, (attnpool.num_heads, -1))
+    values = attnpool.v_proj(tokens).double().unflatten(-1, (attnpool.num_heads, -1))
     inside = masks.flatten(2).to(weights.dtype)  # (B, Q, N)
     numerator = inside @ (weights[..., None] * values).flatten(2)  # (B, Q, C)
     denominator = inside @ weights  # (B, Q, heads)
