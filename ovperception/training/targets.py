@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,13 @@ class Targets:
 
 @runtime_checkable
 class TrainableHead(Protocol):
-    """A head that knows its own loss; the loop knows nothing else of it."""
+    """A head that knows its own loss; the loop knows nothing else of it.
+
+    Attributes:
+        loss_settings: a dataclass of weights and counts, which a recipe may replace.
+    """
+
+    loss_settings: Any
 
     def losses(
         self, backbone: Backbone, features: Features, targets: list[Targets], text: TextClassifier

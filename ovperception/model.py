@@ -1,0 +1,543 @@
+"""A model is a frozen backbone, heads, and preprocessing; a scene is an image it has looked at once.
+
+`Model.encode` is the heavy half and knows no words; every question to the `Scene` it returns is the light
+half. Nothing a question does touches the backbone again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from ovperception.backbones import build_open_clip, from_open_clip, load_backbone
+from ovperception.backbones.base import BackboneSpec, Features
+from ovperception.backbones.clip import ClipBackbone, weights_digest
+from ovperception.bundle import Bundle, ModelCard, read_bundle
+from ovperception.catalogue import locate
+from ovperception.errors import (
+    InvalidCheckpoint,
+    InvalidParameter,
+    InvalidRegions,
+    InvalidVocabulary,
+    ResourceExhausted,
+    Unsupported,
+)
+from ovperception.head import BoxScores, Encoding, Head, MaskScores, PixelScores, Scores, Task
+from ovperception.images import Geometry, load_image
+from ovperception.plugins import head_factory
+from ovperception.postprocess import boxes as box_detections
+from ovperception.postprocess import instances, panoptic, semantic
+from ovperception.preprocess import Preprocessing
+from ovperception.structures import Detections, PanopticMap, SemanticMap
+from ovperception.text import TextClassifier, TextEncoder
+from ovperception.vocabulary import Vocabulary
+
+__all__ = ["ImageSource", "Model", "Scene", "Words", "load"]
+
+ImageSource = str | Path | bytes | NDArray[np.uint8]
+Words = Sequence[str] | Vocabulary
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    name: str | Path, *, device: str = "cpu", dtype: str = "float32", compile: bool = False
+) -> Model:
+    """Load a model.
+
+    Args:
+        name: a built-in or pulled model of the catalogue (`ovp models`), or the path of a bundle.
+        device: where to run, ``cpu``, ``cuda``, ``cuda:1``, ...
+        dtype: of the backbone: ``float32``, ``bfloat16`` or ``float16``. Heads stay in float32.
+        compile: run the backbone through ``torch.compile``; the first image of each size takes long.
+
+    Raises:
+        UnknownModel, MissingFile: there is no such model or file.
+        InvalidCheckpoint: the bundle's weights do not fit its card.
+        InvalidParameter: device or dtype is not known here.
+    """
+    if dtype not in _DTYPES:
+        raise InvalidParameter("Unknown dtype", field="dtype", expected=" or ".join(_DTYPES), got=dtype)
+    model = Model.from_bundle(read_bundle(locate(name)))
+    model.backbone.to(dtype=_DTYPES[dtype])
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidParameter(
+            f"The device {device!r} cannot be used",
+            field="device",
+            got=str(error).splitlines()[0],
+            mend="Use device='cpu', or install a torch build for your GPU",
+        ) from error
+    if compile:
+        model.backbone.compile_trunk()
+    return model
+
+
+class Model:
+    """A frozen backbone with one or more heads.
+
+    Args:
+        card: what the model says of itself; gives name, version, templates and default thresholds.
+        backbone: the frozen CLIP.
+        heads: name -> head, all on this backbone; a task goes to the first head that can do it.
+        preprocessing: how pictures become network input.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        backbone: ClipBackbone,
+        heads: Mapping[str, nn.Module],
+        preprocessing: Preprocessing,
+    ) -> None:
+        self.card = card
+        self.backbone = backbone
+        self.heads = {name: head.eval().requires_grad_(False) for name, head in heads.items()}
+        self.preprocessing = preprocessing
+        self.text = TextEncoder(backbone, templates=card.templates)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> Model:
+        """Build a model from a bundle, on the CPU in float32.
+
+        Raises:
+            InvalidCheckpoint: weights are missing, left over or misshaped.
+            UnknownHead: a head's package is not installed.
+        """
+        backbone = _build_backbone(bundle)
+        built = {h.name: _build_head(bundle, h.name, h.config, backbone.spec) for h in bundle.card.heads}
+        return cls(bundle.card, backbone, built, Preprocessing.from_dict(bundle.card.preprocessing))
+
+    @property
+    def name(self) -> str:
+        """Short name."""
+        return self.card.name
+
+    @property
+    def version(self) -> str:
+        """Version of the weights."""
+        return self.card.version
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The identity card of the backbone."""
+        return self.backbone.spec
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the weights of backbone and heads."""
+        parts = [self.backbone.spec.digest]
+        parts += [
+            f"{name}:{weights_digest(head.state_dict().items())}" for name, head in sorted(self.heads.items())
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """The questions this model can answer."""
+        return frozenset(task for head in self.heads.values() for task in cast("Head", head).tasks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.backbone.device
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move backbone and heads; returns itself."""
+        self.backbone.to(device)
+        for head in self.heads.values():
+            head.to(device)
+        return self
+
+    def encode(self, image: ImageSource) -> Scene:
+        """Look at one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB array, a path, or the bytes of a JPEG, PNG or WebP file.
+
+        Raises:
+            InvalidImage, MissingFile: it is no picture, or there is no such file.
+        """
+        return self.encode_batch([image])[0]
+
+    def encode_batch(self, images: Sequence[ImageSource]) -> list[Scene]:
+        """Look at several images; those of one network size share a pass of the backbone.
+
+        Every image is padded on its own, never to the size of another, so its features do not depend on its
+        neighbours in the batch.
+
+        Raises:
+            InvalidImage, MissingFile: as for `encode`; nothing was encoded then.
+            ResourceExhausted: the device has no memory for one image of this size.
+        """
+        begun = time.perf_counter()
+        loaded = [load_image(image) for image in images]
+        decoded = time.perf_counter()
+        prepared = [self.preprocessing.apply(image) for image in loaded]
+        ready = time.perf_counter()
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, (_, geometry) in enumerate(prepared):
+            groups.setdefault(geometry.padded, []).append(index)
+        shared = {
+            "decode": 1e3 * (decoded - begun) / max(len(images), 1),
+            "preprocess": 1e3 * (ready - decoded) / max(len(images), 1),
+        }
+        scenes: dict[int, Scene] = {}
+        for members in groups.values():
+            batch = torch.stack([prepared[i][0] for i in members])
+            geometries = [prepared[i][1] for i in members]
+            scenes.update(zip(members, self._encode(batch, geometries, shared), strict=True))
+        return [scenes[i] for i in range(len(images))]
+
+    def _encode(
+        self, batch: Tensor, geometries: Sequence[Geometry], timing: Mapping[str, float]
+    ) -> list[Scene]:
+        try:
+            return self._encode_once(batch, geometries, timing)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise ResourceExhausted(
+                    "No memory for an image of this size",
+                    got=f"network input {geometries[0].padded}",
+                    mend="Send a smaller image, or lower the model's longest_edge",
+                ) from error
+        # Outside the handler, so that what the failed pass held is free again.
+        half = len(batch) // 2
+        return self._encode(batch[:half], geometries[:half], timing) + self._encode(
+            batch[half:], geometries[half:], timing
+        )
+
+    @torch.inference_mode()
+    def _encode_once(
+        self, batch: Tensor, geometries: Sequence[Geometry], timing: Mapping[str, float]
+    ) -> list[Scene]:
+        count = len(batch)
+        begun = self._now()
+        features = self.backbone.features(batch.to(self.device))
+        seen = self._now()
+        encodings = {name: cast("Head", head).encode(self.backbone, features) for name, head in self.heads.items()}
+        done = self._now()
+        kept = features.only(*self.backbone.region_stages)
+        times = dict(timing) | {"backbone": 1e3 * (seen - begun) / count, "head": 1e3 * (done - seen) / count}
+        return [
+            Scene(
+                self,
+                {name: encoding[i].clone() if count > 1 else encoding for name, encoding in encodings.items()},
+                kept.image(i).clone() if count > 1 else kept,
+                geometry,
+                times,
+            )
+            for i, geometry in enumerate(geometries)
+        ]
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def classifier(self, words: Words) -> TextClassifier:
+        """The text embeddings of some words, from the cache if they were asked for before.
+
+        Raises:
+            InvalidVocabulary: the words are empty, not text, too many, or given twice.
+        """
+        return self.text.classifier(Vocabulary.from_words(words))
+
+    @torch.inference_mode()
+    def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(T, D) unit-length embeddings of texts as they are, without templates."""
+        if isinstance(texts, str) or not texts:
+            raise InvalidVocabulary(
+                "There is nothing to embed", field="texts", expected="a list of at least one string", got=texts
+            )
+        Vocabulary.from_words(list(dict.fromkeys(texts)))  # the same checks as any vocabulary
+        return cast("NDArray[np.float32]", self.text.embed(list(texts), templates=("{}",)).cpu().numpy())
+
+    @torch.inference_mode()
+    def embed_image(self, image: ImageSource) -> NDArray[np.float32]:
+        """(D,) unit-length CLIP embedding of a whole image, squashed to the size CLIP was trained at."""
+        side = self.spec.image_size
+        picture = torch.from_numpy(load_image(image)).permute(2, 0, 1)[None].to(self.device).float() / 255
+        resized = F.interpolate(picture, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.spec.mean, self.spec.std))
+        embedding = self.backbone.embed_image((resized - mean) / std)[0].float()
+        return cast("NDArray[np.float32]", F.normalize(embedding, dim=0).cpu().numpy())
+
+    def head_for(self, task: Task) -> tuple[str, Head]:
+        """The head that answers a task.
+
+        Raises:
+            Unsupported: none does.
+        """
+        for name, head in self.heads.items():
+            if task in cast("Head", head).tasks:
+                return name, cast("Head", head)
+        raise Unsupported(
+            f"Model {self.name!r} cannot answer {task!r}",
+            field="task",
+            expected=" or ".join(sorted(self.tasks)),
+            got=task,
+        )
+
+
+class Scene:
+    """An image that was looked at once and answers any question, any number of times.
+
+    Boxes, masks and maps are in pixels of the presented image.
+
+    Attributes:
+        model: the model that looked.
+        geometry: how the image lies in the network input.
+        timing: milliseconds of ``decode``, ``preprocess``, ``backbone`` and ``head``, this image's share.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        encodings: Mapping[str, Encoding],
+        features: Features,
+        geometry: Geometry,
+        timing: Mapping[str, float],
+    ) -> None:
+        self.model = model
+        self.geometry = geometry
+        self.timing = dict(timing)
+        self._encodings = encodings
+        self._features = features
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the presented image."""
+        return self.geometry.original
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept of the image."""
+        return self._features.nbytes + sum(e.nbytes for e in self._encodings.values())
+
+    def scores(self, task: Task, words: Words) -> Scores:
+        """What the task's head makes of the words, before any post-processing."""
+        name, head = self.model.head_for(task)
+        with torch.inference_mode():
+            return head.classify(self._encodings[name], self.model.classifier(words))
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        words: Words,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        nms_iou_threshold: float | None = None,
+        masks: bool = True,
+    ) -> Detections:
+        """Find the objects that the words name.
+
+        Args:
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`.
+            score_threshold: least score, 0-1. A class's own threshold goes before it; None: the model's.
+            max_detections: most objects returned; None: the model's.
+            nms_iou_threshold: of two objects of one class whose boxes overlap more than this the worse is
+                dropped, 0-1; None: the model's.
+            masks: whether to return masks as well, where the head makes them.
+
+        Raises:
+            InvalidVocabulary, InvalidParameter: the words or a number cannot be used.
+            Unsupported: the model has no head for this.
+        """
+        vocabulary = Vocabulary.from_words(words)
+        limit = self._default("max_detections", max_detections, 100)
+        if isinstance(limit, bool) or limit != int(limit) or limit < 1:
+            raise InvalidParameter(
+                "max_detections is out of range", field="max_detections", expected="1 or more", got=limit
+            )
+        least = self._unit("score_threshold", score_threshold, 0.0)
+        overlap = self._unit("nms_iou_threshold", nms_iou_threshold, math.nan)
+        scores = self.scores("detect", vocabulary)
+        if isinstance(scores, BoxScores):
+            return box_detections(
+                scores,
+                self.geometry,
+                vocabulary,
+                score_threshold=least,
+                iou_threshold=0.5 if math.isnan(overlap) else overlap,
+                max_detections=int(limit),
+            )
+        if not isinstance(scores, MaskScores):
+            raise Unsupported("This head gives no objects", field="task", got="detect")
+        found = instances(
+            scores,
+            self.geometry,
+            vocabulary,
+            score_threshold=least,
+            max_detections=int(limit),
+            iou_threshold=None if math.isnan(overlap) else overlap,
+        )
+        return found if masks else dataclasses.replace(found, masks=None)
+
+    @torch.inference_mode()
+    def semantic(self, words: Words, *, score_threshold: float | None = None) -> SemanticMap:
+        """Give every pixel one of the words.
+
+        Args:
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`.
+            score_threshold: pixels that score less stay undecided (-1); None: the model's.
+
+        Raises:
+            InvalidVocabulary, InvalidParameter, Unsupported: as for `detect`.
+        """
+        vocabulary = Vocabulary.from_words(words)
+        least = self._unit("score_threshold", score_threshold, 0.0, key="semantic_score_threshold")
+        scores = self.scores("semantic", vocabulary)
+        if not isinstance(scores, MaskScores | PixelScores):
+            raise Unsupported("This head gives no maps", field="task", got="semantic")
+        return semantic(scores, self.geometry, vocabulary, score_threshold=least)
+
+    @torch.inference_mode()
+    def panoptic(self, words: Words, *, score_threshold: float | None = None) -> PanopticMap:
+        """Give every pixel to one object or region that the words name, or to none.
+
+        Args:
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`, which tells things from
+                stuff.
+            score_threshold: masks that score less are left out, 0-1; None: the model's.
+
+        Raises:
+            InvalidVocabulary, InvalidParameter, Unsupported: as for `detect`.
+        """
+        vocabulary = Vocabulary.from_words(words)
+        least = self._unit("score_threshold", score_threshold, 0.0, key="panoptic_score_threshold")
+        scores = self.scores("panoptic", vocabulary)
+        if not isinstance(scores, MaskScores):
+            raise Unsupported("This head gives no segments", field="task", got="panoptic")
+        overlap = self.model.card.defaults.get("overlap_threshold", 0.8)
+        return panoptic(
+            scores, self.geometry, vocabulary, score_threshold=least, overlap_threshold=overlap
+        )
+
+    @torch.inference_mode()
+    def heatmap(self, text: str) -> NDArray[np.float32]:
+        """(H, W) float32: cosine similarity, -1 to 1, of every place with a text; the backbone's own view."""
+        classifier = self.model.classifier([text])
+        dense = self.model.backbone.embed_dense(self._features)[0]  # (D, h, w)
+        cells = torch.einsum("td,dhw->thw", classifier.embeddings.to(dense), dense).amax(0)
+        height, width = self.geometry.padded
+        grown = F.interpolate(cells[None, None], size=(height, width), mode="bilinear", align_corners=False)
+        inside = grown[..., : self.geometry.resized[0], : self.geometry.resized[1]]
+        fitted = F.interpolate(inside, size=self.size, mode="bilinear", align_corners=False)[0, 0]
+        return cast("NDArray[np.float32]", fitted.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def embed_regions(self, boxes: ArrayLike) -> NDArray[np.float32]:
+        """(N, D) unit-length text-aligned embeddings of boxes.
+
+        Args:
+            boxes: (N, 4) xyxy pixels of the presented image.
+
+        Raises:
+            InvalidRegions: another shape, not finite, or a box without area inside the image.
+        """
+        array = _checked_boxes(boxes, self.size)
+        network = torch.from_numpy(self.geometry.boxes_to_network(array)).to(self.model.device)
+        embeddings = self.model.backbone.embed_boxes(self._features, [network]).float()
+        return cast("NDArray[np.float32]", F.normalize(embeddings, dim=-1).cpu().numpy())
+
+    def _default(self, key: str, value: float | None, fallback: float) -> float:
+        return self.model.card.defaults.get(key, fallback) if value is None else value
+
+    def _unit(self, name: str, value: float | None, fallback: float, key: str = "") -> float:
+        if value is None:
+            return self.model.card.defaults.get(key or name, fallback)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+            raise InvalidParameter(
+                f"{name} is out of range", field=name, expected="a number from 0 to 1", got=value
+            )
+        return float(value)
+
+
+def _checked_boxes(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidRegions("Boxes are not numbers", field="boxes", expected="(N, 4) xyxy", got=error) from error
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InvalidRegions("Boxes have a wrong shape", field="boxes", expected="(N, 4) xyxy", got=array.shape)
+    height, width = size
+    low = np.maximum(array[:, :2], 0)
+    high = np.minimum(array[:, 2:], (width, height))
+    bad = ~(np.isfinite(array).all(1) & (high > low).all(1))
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise InvalidRegions(
+            "A box has no area inside the image",
+            field=f"boxes[{index}]",
+            expected=f"x0 < x1, y0 < y1 in pixels of an image of {height} x {width} (height, width)",
+            got=array[index].tolist(),
+        )
+    return array
+
+
+def _build_backbone(bundle: Bundle) -> ClipBackbone:
+    card = bundle.card.backbone
+    if not card.included:
+        backbone = load_backbone(card.name)
+    else:
+        state = bundle.part("backbone")
+        if card.config is None:
+            backbone = load_backbone(card.name.partition("/")[0])
+            _load_strictly(backbone.model, state, "backbone")
+        else:
+            model, tokenizer = build_open_clip(card.config)
+            _load_strictly(model, state, "backbone")
+            backbone = from_open_clip(model, card.name, tokenizer=tokenizer, config=card.config)
+    if card.digest and not card.included and card.digest != backbone.spec.digest:
+        raise InvalidCheckpoint(
+            "The backbone is not the one the heads were trained on",
+            field="backbone",
+            expected=f"weights of digest {card.digest[:16]}…",
+            got=f"{backbone.spec.digest[:16]}…",
+        )
+    return backbone
+
+
+def _build_head(bundle: Bundle, name: str, settings: Mapping[str, Any], spec: BackboneSpec) -> nn.Module:
+    head = head_factory(name).from_settings(settings, spec)
+    _load_strictly(head, bundle.part(f"head.{name}"), f"head.{name}")
+    return head
+
+
+def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], part: str) -> None:
+    """Load weights in the module's own dtype; every key and shape must fit."""
+    wanted = module.state_dict()
+    missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    shaped = [
+        f"{key} {tuple(state[key].shape)}, not {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    if missing or extra or shaped:
+        parts = {"missing": missing, "unexpected": extra, "misshaped": shaped}
+        listed = "; ".join(f"{kind}: {', '.join(keys[:10])}" for kind, keys in parts.items() if keys)
+        raise InvalidCheckpoint(
+            f"The weights of {part} do not fit its card",
+            field=part,
+            expected=f"{len(wanted)} tensors",
+            got=listed,
+            mend="Convert or train the bundle again",
+        )
+    module.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()})

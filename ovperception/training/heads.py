@@ -1,0 +1,155 @@
+"""Training any head on a frozen backbone: the head knows its loss, the loop knows the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ovperception.bundle import BackboneCard, HeadCard, ModelCard, write_bundle
+from ovperception.errors import Unsupported
+from ovperception.preprocess import Preprocessing
+from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ovperception.backbones.clip import ClipBackbone
+
+__all__ = ["HeadRecipe", "load_trained_clip", "train_head"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadRecipe:
+    """Everything that makes a head's run what it is.
+
+    Attributes:
+        out: folder of the run.
+        backbone: weights of the frozen CLIP (`ovp train tiny-clip` writes them).
+        config: open_clip configuration of that CLIP.
+        head: name of the head, as `ovp models` and the entry points spell it.
+        settings: the head's own; facts of the backbone are filled in.
+        batch_size: scenes in a step.
+        size: (height, width) of the training scenes in pixels.
+        objects: fewest and most things in a scene.
+        loss: fields of the head's `loss_settings`.
+        schedule: learning rate and length.
+    """
+
+    out: Path
+    backbone: Path
+    config: Mapping[str, Any]
+    head: str = "fcclip"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Preprocessing
+    batch_size: int = 8
+    size: tuple[int, int] = (256, 256)
+    objects: tuple[int, int] = (2, 7)
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule
+    weight_decay: float = 0.05
+    clip_norm: float = 0.5
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool = False
+    workers: int = 1
+
+
+def load_trained_clip(weights: Path, config: Mapping[str, Any], name: str) -> ClipBackbone:
+    """A frozen backbone of a configuration of ours and the weights trained for it."""
+    from safetensors.torch import load_file
+
+    from ovperception.backbones import build_open_clip, from_open_clip
+
+    model, tokenizer = build_open_clip(dict(config))
+    model.load_state_dict(load_file(weights))
+    return from_open_clip(model, name, tokenizer=tokenizer, config=dict(config))
+
+
+def train_head(recipe: HeadRecipe) -> nn.Module:
+    """Run the recipe, resuming what its folder holds; returns the trained head."""
+    import torch
+
+    from ovperception.plugins import head_factory
+    from ovperception.training.targets import TrainableHead
+
+    torch.manual_seed(recipe.seed)
+    torch.set_flush_denormal(True)
+    backbone = load_trained_clip(recipe.backbone, recipe.config, "tiny").to(recipe.device)
+    head = head_factory(recipe.head).from_settings(recipe.settings, backbone.spec).to(recipe.device)
+    if not isinstance(head, TrainableHead):
+        raise Unsupported(f"The head {recipe.head!r} has no loss of its own", field="head", got=recipe.head)
+    head.loss_settings = dataclasses.replace(head.loss_settings, **recipe.loss)
+    groups = parameter_groups(head, recipe.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate)
+    run = TrainingRun(folder=recipe.out, module=head, optimizer=optimizer, schedule=recipe.schedule)
+    run.resume()
+    run.run(_losses(recipe, run, head, backbone), clip_norm=recipe.clip_norm)
+    return cast("nn.Module", head.eval())
+
+
+def _losses(
+    recipe: HeadRecipe, run: TrainingRun, head: Any, backbone: ClipBackbone
+) -> Iterator[dict[str, Tensor]]:
+    import torch
+    from torch.utils.data import DataLoader
+
+    from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
+    from ovperception.text import TextEncoder
+    from ovperception.training.scene_targets import SceneBatches
+
+    encoder = TextEncoder(backbone, templates=recipe.templates)
+    with torch.no_grad():
+        text = encoder.classifier(scenes_vocabulary("base"))
+    batches = SceneBatches(
+        preprocessing=recipe.preprocessing,
+        batch_size=recipe.batch_size,
+        size=recipe.size,
+        objects=recipe.objects,
+        first=run.step,
+        count=recipe.schedule.steps - run.step,
+    )
+    loader: DataLoader[Any] = DataLoader(
+        batches,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=recipe.workers,
+        prefetch_factor=4 if recipe.workers else None,
+    )
+    kind = recipe.device.split(":")[0]
+    for images, targets in loader:
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=recipe.bfloat16):
+            features = backbone.features(images.to(recipe.device))
+        moved = [target.to(recipe.device) for target in targets]
+        with torch.autocast(kind, torch.bfloat16, enabled=recipe.bfloat16):
+            yield head.losses(backbone, features, moved, text)
+
+
+def bundle_head(recipe: HeadRecipe, head: Any, path: Path, card: Mapping[str, Any]) -> Path:
+    """Write backbone and head as one bundle, weights in half precision.
+
+    Args:
+        recipe: what made the head.
+        head: the trained head; its ``config`` is kept on the card.
+        path: where to.
+        card: further fields of the `ModelCard`.
+    """
+    import torch
+
+    backbone = load_trained_clip(recipe.backbone, recipe.config, "tiny")
+    tensors = {f"backbone.{k}": _half(v) for k, v in backbone.model.state_dict().items()}
+    tensors |= {f"head.{recipe.head}.{k}": _half(v) for k, v in head.state_dict().items()}
+    whole = ModelCard(
+        backbone=BackboneCard(name="open_clip:tiny", config=dict(recipe.config)),
+        heads=(HeadCard(name=recipe.head, config=head.config.to_dict()),),
+        preprocessing=dict(recipe.preprocessing.to_dict()),
+        templates=recipe.templates,
+        **dict(card),
+    )
+    return write_bundle(path, whole, tensors)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim else tensor

@@ -1,0 +1,169 @@
+"""The recipes by name: what made the models of this package, for anyone to run again or change."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
+from ovperception.errors import InvalidParameter
+from ovperception.preprocess import Preprocessing
+from ovperception.training.contrastive import TINY_CLIP, ContrastiveRecipe, train_contrastive
+from ovperception.training.heads import HeadRecipe, bundle_head, train_head
+from ovperception.training.loop import Schedule
+from ovperception.training.mosaics import MosaicSampler
+
+__all__ = ["RECIPES", "Recipe", "tiny_clip", "tiny_fcclip", "with_overrides"]
+
+#: What the tiny model is prompted with: the shapes of caption it was trained on.
+TINY_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "{}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One entry of the list.
+
+    Attributes:
+        summary: one line for `ovp train --help`.
+        settings: the defaults, a frozen dataclass whose fields can be overridden.
+        run: does it; returns the file it made.
+    """
+
+    summary: str
+    settings: Callable[[], Any]
+    run: Callable[[Any], Path]
+
+
+def tiny_clip() -> ContrastiveRecipe:
+    """A CLIP of 7.2 M parameters on captioned crops of every category of the world."""
+    return ContrastiveRecipe(
+        out=Path("runs/tiny-clip"),
+        config=TINY_CLIP,
+        sampler=MosaicSampler(),
+        schedule=Schedule(steps=3000, learning_rate=2e-3, warmup=150),
+    )
+
+
+def tiny_fcclip() -> HeadRecipe:
+    """An FC-CLIP head of 2 M parameters on that CLIP, from boxes and masks of base classes alone."""
+    statistics = TINY_CLIP["preprocess_cfg"]
+    mean, std = (tuple(255 * v for v in statistics[key]) for key in ("mean", "std"))
+    return HeadRecipe(
+        out=Path("runs/tiny-fcclip"),
+        backbone=Path("runs/tiny-clip/clip.safetensors"),
+        config=TINY_CLIP,
+        head="fcclip",
+        settings={
+            "hidden_dim": 128,
+            "mask_dim": 128,
+            "queries": 50,
+            "encoder_layers": 2,
+            "encoder_ffn": 512,
+            "decoder_layers": 3,
+            "decoder_ffn": 512,
+            "seen_words": scenes_vocabulary("base").texts,
+            "seen_weight": 0.8,
+            "unseen_weight": 1.0,
+        },
+        preprocessing=Preprocessing(mean=mean, std=std, longest_edge=1024),
+        batch_size=8,
+        size=(256, 256),
+        objects=(2, 7),
+        loss={"points": 1024},
+        schedule=Schedule(steps=1500, learning_rate=6e-4, warmup=60),
+        clip_norm=1.0,
+        templates=TINY_TEMPLATES,
+    )
+
+
+def _train_clip(recipe: ContrastiveRecipe) -> Path:
+    return train_contrastive(recipe)
+
+
+def _train_head(recipe: HeadRecipe) -> Path:
+    head = train_head(recipe)
+    card = {
+        "name": "tiny",
+        "summary": "A CLIP of 7 M parameters and an FC-CLIP head, trained from nothing on procedural scenes.",
+        "vocabulary": "scenes_base",
+        "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
+        "paper": "https://arxiv.org/abs/2308.02487",
+        "source": "`ovp train tiny-clip` and `ovp train tiny-fcclip`",
+    }
+    return bundle_head(recipe, head, recipe.out / "tiny.safetensors", card)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "tiny-clip": Recipe(
+        summary="contrastive training of the tiny CLIP on captioned crops", settings=tiny_clip, run=_train_clip
+    ),
+    "tiny-fcclip": Recipe(
+        summary="FC-CLIP head on the tiny CLIP, base classes only; writes the bundle",
+        settings=tiny_fcclip,
+        run=_train_head,
+    ),
+}
+
+
+def with_overrides(settings: Any, overrides: Mapping[str, str]) -> Any:
+    """A copy of a recipe's settings with ``key=value`` words applied.
+
+    A key is a field, or a field of a nested settings object behind a dot (``schedule.steps``); for the
+    schedule and the sampler the bare field name is enough. The value is read in the type of what it replaces.
+
+    Raises:
+        InvalidParameter: no such field, or a value that is no such type.
+    """
+    for key, text in overrides.items():
+        settings = _override(settings, key.split("."), text)
+    return settings
+
+
+_UNNAMED = ("schedule", "sampler")
+
+
+def _override(settings: Any, path: list[str], text: str) -> Any:
+    name = path[0]
+    own = {f.name for f in dataclasses.fields(settings)}
+    if name not in own:
+        for part in _UNNAMED:
+            inner = getattr(settings, part, None)
+            if inner is not None and name in {f.name for f in dataclasses.fields(inner)}:
+                return dataclasses.replace(settings, **{part: _override(inner, path, text)})
+        raise InvalidParameter(
+            f"The recipe has no setting {'.'.join(path)!r}", field=name, expected=", ".join(sorted(own)), got=text
+        )
+    current = getattr(settings, name)
+    if len(path) > 1:
+        if isinstance(current, Mapping):
+            inner = dict(current)
+            inner[path[1]] = _read(text, inner.get(path[1]), ".".join(path))
+            return dataclasses.replace(settings, **{name: inner})
+        return dataclasses.replace(settings, **{name: _override(current, path[1:], text)})
+    return dataclasses.replace(settings, **{name: _read(text, current, name)})
+
+
+def _read(text: str, current: Any, name: str) -> Any:
+    try:
+        if isinstance(current, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(current, int):
+            return int(text)
+        if isinstance(current, float) or current is None:
+            return float(text)
+        if isinstance(current, Path):
+            return Path(text)
+        if isinstance(current, tuple) and all(isinstance(v, int) for v in current):
+            numbers = tuple(int(v) for v in text.split("x" if "x" in text else ","))
+            return numbers * len(current) if len(numbers) == 1 else numbers
+        if isinstance(current, str):
+            return text
+    except (ValueError, KeyError) as error:
+        raise InvalidParameter(
+            f"{name} cannot be read", field=name, expected=type(current).__name__, got=text
+        ) from error
+    raise InvalidParameter(f"{name} cannot be set on the command line", field=name, got=text)
+

@@ -1,0 +1,81 @@
+"""Training samples from the procedural world: base classes alone, with their masks and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovperception.datasets import scenes
+from ovperception.datasets.scenes.vocabulary import chosen_categories
+from ovperception.training.targets import Targets
+
+if TYPE_CHECKING:
+    from ovperception.preprocess import Preprocessing
+
+__all__ = ["SceneBatches"]
+
+
+@dataclass(frozen=True)
+class SceneBatches:
+    """A map-style dataset whose item i is the batch of step `first` + i.
+
+    Attributes:
+        preprocessing: as the finished model will use it.
+        batch_size: scenes in a batch.
+        size: (height, width) of a scene in pixels.
+        objects: fewest and most things in a scene.
+        first: step of item 0.
+        count: steps to go.
+    """
+
+    preprocessing: Preprocessing
+    batch_size: int
+    size: tuple[int, int]
+    objects: tuple[int, int]
+    first: int
+    count: int
+
+    def __len__(self) -> int:
+        """Steps to go."""
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, list[Targets]]:
+        """Normalised images (B, 3, H, W) and their truths, with class ids of ``scenes_vocabulary("base")``."""
+        start = (self.first + index) * self.batch_size
+        samples = [self._sample(start + k) for k in range(self.batch_size)]
+        return torch.stack([image for image, _ in samples]), [truth for _, truth in samples]
+
+    def _sample(self, index: int) -> tuple[Tensor, Targets]:
+        known = chosen_categories("base")
+        things = [c for c in known if c.is_thing]
+        weight = {"f": 1.0, "c": 0.6, "r": 0.3}
+        sample = scenes.render_scene(
+            scenes.scene_seed("train", index),
+            self.size,
+            categories=[c.id for c in things],
+            weights=[weight[c.frequency] for c in things],
+            count=self.objects,
+        )
+        class_of = {c.id: i for i, c in enumerate(known)}
+        image, geometry = self.preprocessing.apply(sample.image)
+        masks = np.stack([sample.panoptic == segment.id for segment in sample.segments])
+        boxes = np.asarray([segment.box for segment in sample.segments], np.float32)
+        truth = Targets(
+            class_ids=torch.tensor([class_of[s.category_id] for s in sample.segments]),
+            masks=_to_frame(torch.from_numpy(masks), geometry.resized, geometry.padded),
+            boxes=torch.from_numpy(geometry.boxes_to_network(boxes)),
+        )
+        return image, truth
+
+
+def _to_frame(masks: Tensor, resized: tuple[int, int], padded: tuple[int, int]) -> Tensor:
+    """(N, H, W) bool in pixels of the scene to (N, Hp, Wp) bool in pixels of the network input."""
+    if masks.shape[1:] != resized:
+        grown = torch.nn.functional.interpolate(masks[:, None].float(), size=resized, mode="nearest-exact")
+        masks = grown[:, 0] > 0
+    bottom, right = padded[0] - resized[0], padded[1] - resized[1]
+    return torch.nn.functional.pad(masks, (0, right, 0, bottom)) if bottom or right else masks
