@@ -1,5 +1,7 @@
-"""Naming the masks: a learned embedding a query, CLIP's own embedding a mask, and how the two are combined
-(FC-CLIP, arXiv:2308.02487, sections 3.2 and 3.3)."""
+"""Naming the masks: a learned embedding a query, CLIP's own a mask, and how the two are combined.
+
+Source: FC-CLIP (arXiv:2308.02487), sections 3.2 and 3.3.
+"""
 
 from __future__ import annotations
 

@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 from torch import Tensor
 
 from heads.fcclip.config import PUBLISHED, FCCLIPConfig
 from heads.fcclip.model import FCCLIP
+from ovperception.backbones import build_open_clip
 from ovperception.errors import InvalidCheckpoint, MissingFile
 
 __all__ = ["ConvertedCheckpoint", "convert", "convert_state", "official_names"]
 
 _BACKBONE = "backbone.clip_model."
-# The loss weights of the 133 training classes and "void"; nothing at inference reads them.
+# The loss weights of the training classes and "void"; nothing at inference reads them.
 _DROPPED = frozenset({"criterion.empty_weight"})
 # Buffers that some releases of the reference keep and others do not; they are constants.
 _OPTIONAL = frozenset({"pixel_mean", "pixel_std", f"{_BACKBONE}attn_mask"})
@@ -73,17 +75,15 @@ def convert_state(
         head = FCCLIP(config)
     names = official_names(config)
     expected = {ours: tuple(t.shape) for ours, t in head.state_dict().items()}
-    _check(state, names, expected, source)
-    head_state = {
-        ours: _take(state[theirs], part, expected[ours]) for ours, (theirs, part) in names.items()
-    }
+    # OpenAI trained with QuickGELU, which the bare architecture names of open_clip do not tell.
+    arch = f"{arch}-quickgelu" if arch.startswith("RN") else arch
+    _check(state, _wanted(names, expected) | _backbone_shapes(arch), source)
+    head_state = {ours: _take(state[theirs], part, expected[ours]) for ours, (theirs, part) in names.items()}
     backbone = {
         k.removeprefix(_BACKBONE): v
         for k, v in state.items()
         if k.startswith(_BACKBONE) and k not in _OPTIONAL
     }
-    # OpenAI trained with QuickGELU, which the bare architecture names of open_clip do not tell.
-    arch = f"{arch}-quickgelu" if arch.startswith("RN") else arch
     return ConvertedCheckpoint(
         config=config, head_state=head_state, backbone_arch=arch, backbone_state=backbone
     )
@@ -254,22 +254,29 @@ def _infer_architecture(state: Mapping[str, Tensor], source: str) -> str:
     )
 
 
-def _check(
-    state: Mapping[str, Tensor],
-    names: Mapping[str, tuple[str, int | None]],
-    expected: Mapping[str, tuple[int, ...]],
-    source: str,
-) -> None:
+def _wanted(
+    names: Mapping[str, tuple[str, int | None]], expected: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Official name -> shape of everything the head needs."""
     wanted: dict[str, tuple[int, ...]] = {}
     for ours, (theirs, part) in names.items():
         shape = expected[ours]
         wanted[theirs] = shape if part is None else (3 * shape[0], *shape[1:])
     wanted["void_embedding.weight"] = (1, *wanted["void_embedding.weight"])
-    missing = sorted(set(wanted) - set(state))
-    backbone = [k for k in state if k.startswith(_BACKBONE)]
-    if not backbone:
-        missing.append(f"{_BACKBONE}*")
-    unexpected = sorted(set(state) - set(wanted) - set(backbone) - _DROPPED - _OPTIONAL)
+    return wanted
+
+
+def _backbone_shapes(arch: str) -> dict[str, tuple[int, ...]]:
+    config = open_clip.get_model_config(arch)
+    assert config is not None, arch
+    with torch.device("meta"):
+        model, _ = build_open_clip(config)
+    return {f"{_BACKBONE}{name}": tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def _check(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], source: str) -> None:
+    missing = sorted(set(wanted) - set(state) - _OPTIONAL)
+    unexpected = sorted(set(state) - set(wanted) - _DROPPED - _OPTIONAL)
     misshaped = sorted(
         f"{k} {tuple(state[k].shape)} instead of {shape}"
         for k, shape in wanted.items()

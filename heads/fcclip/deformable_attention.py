@@ -1,9 +1,9 @@
 """Multi-scale deformable attention (Deformable DETR, arXiv:2010.04159, section 4.1) in plain torch.
 
 Every query looks at a few points on every level. Bilinear interpolation makes each look a weighted sum of
-four cells, so a whole head of a query is one weighted sum over `levels * points * 4` rows of a table. The fast
-path computes the rows and weights once and sums them with one `embedding_bag`; `sample_by_grid` is the same
-function written the obvious way, kept to be read and to test against.
+four cells, so a whole head of a query is one weighted sum over `levels * points * 4` rows of a table. The
+fast path computes the rows and weights once and sums them with one `embedding_bag`; `sample_by_grid` is the
+same function written the obvious way, kept to be read and to test against.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def sample_by_bags(
 
 
 def _bordered_table(value: Tensor, spatial_shapes: Shapes) -> tuple[Tensor, list[int]]:
-    """Pad every map with one cell of zeros, so that corners outside need no mask; and where each map starts."""
+    """Pad every map with a border of zeros, so that corners outside need no mask; and where each starts."""
     images, _, heads, channels = value.shape
     maps, starts, start = [], [], 0
     for cells, (height, width) in zip(
@@ -94,7 +94,7 @@ def _bordered_table(value: Tensor, spatial_shapes: Shapes) -> tuple[Tensor, list
 def _corner_rows(
     locations: Tensor, spatial_shapes: Shapes, starts: Sequence[int], cells: int
 ) -> tuple[Tensor, Tensor]:
-    """Table rows of the four corners (B, N, heads, L, points, 4) and the (x, y) position between them, 0-1."""
+    """Table rows of the four corners (B, N, heads, L, points, 4); the (x, y) position between them, 0-1."""
     device, dtype = locations.device, locations.dtype
     images, _, heads = locations.shape[:3]
     sizes = torch.tensor([(w, h) for h, w in spatial_shapes], device=device, dtype=dtype)[:, None]
@@ -164,7 +164,7 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start with the points of each head on a ray of its own, one cell further a point, equally weighted."""
+        """Start with each head's points on a ray of its own, one cell further a point, equally weighted."""
         nn.init.zeros_(self.offsets.weight)
         angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
         rays = torch.stack((angles.cos(), angles.sin()), dim=-1)

@@ -1,5 +1,7 @@
-"""The mask decoder of Mask2Former (arXiv:2112.01527, section 3.2): queries that look, layer after layer, only
-where the layer before saw their mask."""
+"""The mask decoder of Mask2Former: queries that look only where the layer before saw their mask.
+
+Source: arXiv:2112.01527, section 3.2.
+"""
 
 from __future__ import annotations
 

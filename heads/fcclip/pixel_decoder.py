@@ -1,5 +1,7 @@
-"""The pixel decoder of Mask2Former (arXiv:2112.01527, section 3.3): deformable attention over the coarse
-stages, then a small feature pyramid that carries the result to the finest one."""
+"""The pixel decoder of Mask2Former: coarse stages attend to each other, a small pyramid refines the result.
+
+Source: arXiv:2112.01527, section 3.3; the attention is that of Deformable DETR.
+"""
 
 from __future__ import annotations
 

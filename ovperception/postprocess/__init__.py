@@ -1,0 +1,12 @@
+"""From scores on a network's grid to answers in pixels of the presented image; shared by all heads.
+
+Only what is asked is computed, and only where something is: maps tile by tile with the masks that matter
+there, instances inside their own boxes. Nothing of the size "queries times pixels" is ever made.
+"""
+
+from ovperception.postprocess.boxes import boxes, soft_nms
+from ovperception.postprocess.instances import instances
+from ovperception.postprocess.panoptic import panoptic
+from ovperception.postprocess.semantic import semantic
+
+__all__ = ["boxes", "instances", "panoptic", "semantic", "soft_nms"]

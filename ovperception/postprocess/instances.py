@@ -1,0 +1,137 @@
+"""Masks as objects: the best pairs of mask and class, each cut out and run-length encoded where it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from ovperception.head import MaskScores
+from ovperception.images import Geometry
+from ovperception.postprocess.checks import check_classes, check_count, check_unit
+from ovperception.postprocess.resize import Resizer
+from ovperception.rle import RLE
+from ovperception.structures import Detections
+from ovperception.vocabulary import Vocabulary
+
+__all__ = ["instances"]
+
+
+@torch.inference_mode()
+def instances(
+    scores: MaskScores,
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    *,
+    score_threshold: float = 0.0,
+    max_detections: int = 100,
+    things_only: bool = False,
+    iou_threshold: float | None = None,
+) -> Detections:
+    """The masks of the highest class probabilities, one a pair of mask and class.
+
+    The score of a pair is its class probability times the mean sureness of the mask inside itself. Boxes are
+    those of the masks, where the reference leaves zeros; masks without a pixel are left out, where the
+    reference lists them with a score of 0.
+
+    Args:
+        scores: One image's.
+        geometry: Of that image.
+        vocabulary: The K classes; may hold thresholds of single classes.
+        score_threshold: On the final score, for classes without a threshold of their own, 0-1.
+        max_detections: Pairs considered, and so at most returned.
+        things_only: Drop stuff, after the best pairs were chosen, as the reference does when it evaluates.
+        iou_threshold: Drop a pair whose box overlaps a better one of the same class by more than this, 0-1.
+            None: keep all, as the reference does.
+
+    Raises:
+        InvalidParameter: A threshold or count is out of range or the scores are of another number of classes.
+    """
+    check_unit(score_threshold=score_threshold)
+    check_count("max_detections", max_detections)
+    classes = len(vocabulary)
+    check_classes(scores.probabilities.shape[1] - 1, vocabulary)
+    flat = scores.probabilities[:, :-1].flatten()
+    top, pairs = flat.topk(min(max_detections, len(flat)))
+    queries, labels = pairs // classes, pairs % classes
+    # The mean sureness is at most 1: what is below its threshold already is not looked at.
+    keep = top >= _thresholds(vocabulary, score_threshold).to(top)[labels]
+    if things_only:
+        keep &= torch.tensor(vocabulary.is_thing, device=keep.device)[labels]
+    top, queries, labels = top[keep], queries[keep], labels[keep]
+    cut = _cut_out(scores.mask_logits, queries, geometry)
+    kept = [i for i, q in enumerate(queries.tolist()) if q in cut]
+    found = np.array([cut[q].sureness for q in queries[kept].tolist()], np.float32)
+    final = top[kept].float().cpu().numpy() * found
+    class_ids = labels[kept].cpu().numpy().astype(np.int64)
+    masks = [cut[q] for q in queries[kept].tolist()]
+    order = _order(final, class_ids, masks, vocabulary, score_threshold, iou_threshold)
+    return Detections(
+        size=geometry.original,
+        classes=vocabulary.names,
+        boxes=np.array([masks[i].box for i in order], np.float32).reshape(-1, 4),
+        scores=final[order],
+        class_ids=class_ids[order],
+        masks=tuple(masks[i].rle for i in order),
+    )
+
+
+class _Mask:
+    """One mask at full resolution: where it is, and how sure of itself."""
+
+    __slots__ = ("box", "rle", "sureness")
+
+    def __init__(self, rle: RLE, box: tuple[int, int, int, int], sureness: float) -> None:
+        self.rle, self.box, self.sureness = rle, box, sureness
+
+
+def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[int, _Mask]:
+    """The masks of the named queries; empty ones are left out."""
+    resizer = Resizer(geometry, (mask_logits.shape[-2], mask_logits.shape[-1]), mask_logits.device)
+    cut = {}
+    for query in queries.unique().tolist():
+        logits = mask_logits[query]
+        window = resizer.extent(logits > 0)
+        if not all(window.size):
+            continue
+        values = resizer(logits[None], window)[0]
+        inside = values > 0
+        rows, columns = inside.any(dim=1).nonzero()[:, 0], inside.any(dim=0).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        sum_of = float((values.sigmoid_() * inside).sum())
+        area = int(inside.sum())
+        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        crop = inside[top:bottom, left:right].cpu().numpy()
+        top, left = top + window.top, left + window.left
+        box = (left, top, left + crop.shape[1], top + crop.shape[0])
+        cut[query] = _Mask(RLE.from_crop(crop, top, left, geometry.original), box, sum_of / (area + 1e-6))
+    return cut
+
+
+def _thresholds(vocabulary: Vocabulary, default: float) -> Tensor:
+    return torch.tensor(
+        [default if c.score_threshold is None else c.score_threshold for c in vocabulary.classes]
+    )
+
+
+def _order(
+    scores: np.ndarray,
+    class_ids: np.ndarray,
+    masks: list[_Mask],
+    vocabulary: Vocabulary,
+    score_threshold: float,
+    iou_threshold: float | None,
+) -> np.ndarray:
+    """Indices of what is returned, best first."""
+    passing = np.flatnonzero(scores >= _thresholds(vocabulary, score_threshold).numpy()[class_ids])
+    order = passing[np.argsort(-scores[passing], kind="stable")]
+    if iou_threshold is None or len(order) == 0:
+        return order
+    check_unit(iou_threshold=iou_threshold)
+    boxes = torch.tensor([masks[i].box for i in order], dtype=torch.float32)
+    kept = batched_nms(
+        boxes, torch.from_numpy(scores[order]), torch.from_numpy(class_ids[order]), iou_threshold
+    )
+    return order[kept.numpy()]

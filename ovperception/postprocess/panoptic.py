@@ -1,0 +1,128 @@
+"""A segment for every pixel: masks compete, and what is left of them must be most of what they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovperception.head import MaskScores
+from ovperception.images import Geometry
+from ovperception.postprocess.checks import check_classes, check_unit
+from ovperception.postprocess.resize import Resizer, tiles
+from ovperception.structures import PanopticMap, Segment
+from ovperception.vocabulary import Vocabulary
+
+__all__ = ["panoptic"]
+
+_TILE_BYTES = 2**23
+
+
+@torch.inference_mode()
+def panoptic(
+    scores: MaskScores,
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    *,
+    score_threshold: float = 0.0,
+    overlap_threshold: float = 0.8,
+) -> PanopticMap:
+    """Give every pixel to one mask (MaskFormer, arXiv:2107.06278, section 3.4).
+
+    A mask takes part if its best class is not "void" and scores above the threshold. A pixel goes to the mask
+    whose score times its own sureness is highest, if that mask is sure at all (0.5). Masks of which less
+    than `overlap_threshold` is left to them vanish. All masks of one stuff class are one segment.
+
+    Args:
+        scores: One image's.
+        geometry: Of that image.
+        vocabulary: The K classes; tells things from stuff, and may hold thresholds of single classes.
+        score_threshold: For classes without one of their own, 0-1.
+        overlap_threshold: 0-1.
+
+    Returns:
+        Segments numbered from 1 in the order of the queries; the score of merged stuff is its highest.
+
+    Raises:
+        InvalidParameter: A threshold is out of range or the scores are of another number of classes.
+    """
+    check_unit(score_threshold=score_threshold, overlap_threshold=overlap_threshold)
+    check_classes(scores.probabilities.shape[1] - 1, vocabulary)
+    best, labels = scores.probabilities.max(dim=1)
+    thresholds = [
+        score_threshold if c.score_threshold is None else c.score_threshold for c in vocabulary.classes
+    ]
+    limits = best.new_tensor([*thresholds, 1.0])
+    kept = ((labels != len(vocabulary)) & (best > limits[labels])).nonzero()[:, 0]
+    best, labels = best[kept], labels[kept]
+    winners, sure, areas = _compete(scores.mask_logits[kept], best, geometry)
+    count = len(kept)
+    won = np.bincount(winners.ravel(), minlength=count)
+    visible = np.bincount(winners[sure], minlength=count)
+    ids = np.zeros(count + 1, np.int32)
+    segments: list[Segment] = []
+    stuff: dict[int, int] = {}
+    for query, (score, label) in enumerate(zip(best.tolist(), labels.tolist(), strict=True)):
+        if not visible[query] or won[query] / areas[query] < overlap_threshold:
+            continue
+        is_thing = vocabulary.classes[label].is_thing
+        area = int(visible[query])
+        if label in stuff:
+            ids[query] = stuff[label]
+            first = segments[stuff[label] - 1]
+            segments[first.id - 1] = Segment(
+                id=first.id,
+                class_id=label,
+                score=max(first.score, score),
+                area=first.area + area,
+                is_thing=False,
+            )
+            continue
+        ids[query] = len(segments) + 1
+        if not is_thing:
+            stuff[label] = len(segments) + 1
+        segments.append(
+            Segment(id=len(segments) + 1, class_id=label, score=score, area=area, is_thing=is_thing)
+        )
+    return PanopticMap(
+        classes=vocabulary.names, ids=ids[np.where(sure, winners, count)], segments=tuple(segments)
+    )
+
+
+def _compete(
+    logits: Tensor, best: Tensor, geometry: Geometry
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.int64]]:
+    """The winner of every pixel, whether it is sure of it, and the area each mask would have alone."""
+    winners = np.zeros(geometry.original, np.int32)
+    sure = np.zeros(geometry.original, np.bool_)
+    areas = torch.zeros(len(best), dtype=torch.int64, device=best.device)
+    if len(best) == 0:
+        return winners, sure, areas.cpu().numpy()
+    resizer = Resizer(geometry, (logits.shape[-2], logits.shape[-1]), logits.device)
+    for window in tiles(geometry.original, _TILE_BYTES // (4 * len(best))):
+        cells = resizer.cells(logits, window)
+        active = _contenders(cells, best)
+        values = resizer.expand(cells[active], window).sigmoid_().flatten(1)
+        inside = values >= 0.5
+        areas[active] += _count(inside)
+        winner = (values * best[active, None]).argmax(dim=0)
+        area = np.s_[window.top : window.bottom, window.left : window.right]
+        winners[area] = active[winner].view(window.size).cpu().numpy()
+        sure[area] = inside.gather(0, winner[None])[0].view(window.size).cpu().numpy()
+    return winners, sure, areas.cpu().numpy()
+
+
+def _contenders(cells: Tensor, best: Tensor) -> Tensor:
+    """Indices of the masks that can win or hold a pixel of a window, by the extremes of their cells."""
+    highest = cells.amax(dim=(1, 2)).sigmoid()
+    guaranteed = (cells.amin(dim=(1, 2)).sigmoid() * best).amax()
+    slack = 1e-5  # the extremes bound the interpolated values up to rounding
+    can_win = highest * best >= guaranteed * (1 - slack)
+    return (can_win | (highest >= 0.5 - slack)).nonzero()[:, 0]
+
+
+def _count(inside: Tensor) -> Tensor:
+    """(N, pixels) bool -> (N,) int64."""
+    # Float sums are vectorised where integer ones are not, and exact up to 2**24.
+    return inside.float().sum(dim=1).long()

@@ -1,0 +1,120 @@
+"""Logits on a network's grid to logits at any pixels of the presented image, without making the whole image.
+
+The references interpolate twice, bilinearly and with ``align_corners=False``: from the grid to the padded
+network input, which is then cut to the picture, and from there to the presented image. Both steps are linear
+and act on rows and columns alike, so the two together are one small matrix for the rows and one for the
+columns. The matrices come out of torch's own interpolation, so they hold its weights, rounding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ovperception.images import Geometry
+
+__all__ = ["Resizer", "Window", "tiles"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of the presented image; `bottom` and `right` are no part of it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.bottom - self.top, self.right - self.left
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis: ``out = weights @ grid``, and the half-open range of cells each output reads."""
+
+    weights: Tensor  # (pixels, cells)
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+
+    def cells(self, start: int, stop: int) -> slice:
+        """The cells that pixels `start` to `stop` read."""
+        return slice(self.first[start], self.last[stop - 1])
+
+    def pixels(self, touched: Tensor) -> tuple[int, int]:
+        """The range of pixels that read any of the cells marked in (cells,) bool; empty if none does."""
+        found = ((self.weights != 0) & touched).any(dim=1).nonzero()
+        return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
+
+
+class Resizer:
+    """Resizes maps of one grid into windows of the presented image.
+
+    Args:
+        geometry: How the image lies in the network's input.
+        grid: (height, width) of the maps, which cover the padded network input.
+        device: Where the maps are.
+    """
+
+    def __init__(self, geometry: Geometry, grid: tuple[int, int], device: torch.device | str = "cpu") -> None:
+        self.size = geometry.original
+        self._rows, self._columns = (
+            _axis(cells, padded, resized, original, torch.device(device))
+            for cells, padded, resized, original in zip(
+                grid, geometry.padded, geometry.resized, geometry.original, strict=True
+            )
+        )
+
+    def cells(self, maps: Tensor, window: Window) -> Tensor:
+        """A view of the cells (N, h, w) that a window reads; their extremes bound the window's."""
+        rows = self._rows.cells(window.top, window.bottom)
+        return maps[:, rows, self._columns.cells(window.left, window.right)]
+
+    def __call__(self, maps: Tensor, window: Window) -> Tensor:
+        """(N, h, w) maps of the whole grid -> (N, *window.size)."""
+        return self.expand(self.cells(maps, window), window)
+
+    def expand(self, cells: Tensor, window: Window) -> Tensor:
+        """As calling, from what `cells` gave."""
+        rows = self._rows.cells(window.top, window.bottom)
+        columns = self._columns.cells(window.left, window.right)
+        wide = cells @ self._columns.weights[window.left : window.right, columns].T
+        return self._rows.weights[window.top : window.bottom, rows] @ wide
+
+    def extent(self, inside: Tensor) -> Window:
+        """The smallest window outside of which no pixel reads a marked cell of (h, w) bool."""
+        top, bottom = self._rows.pixels(inside.any(dim=1))
+        left, right = self._columns.pixels(inside.any(dim=0))
+        return Window(top, bottom, left, right)
+
+
+@lru_cache(maxsize=16)
+def _axis(cells: int, padded: int, resized: int, original: int, device: torch.device) -> _Axis:
+    # Cached tensors must be ordinary ones, wherever the first caller stands.
+    with torch.inference_mode(False), torch.no_grad():
+        unit = torch.eye(cells)[None, :, None]  # (1, cells, 1, cells): a one-row image a cell
+        inner = F.interpolate(unit, size=(1, padded), mode="bilinear", align_corners=False)
+        outer = F.interpolate(inner[..., :resized], size=(1, original), mode="bilinear", align_corners=False)
+        weights = outer[0, :, 0].T.contiguous()
+        used = weights != 0
+        first = used.int().argmax(dim=1)
+        last = cells - used.flip(1).int().argmax(dim=1)
+        return _Axis(weights.to(device), tuple(first.tolist()), tuple(last.tolist()))
+
+
+def tiles(size: tuple[int, int], pixels: int) -> Iterator[Window]:
+    """Cut an image into windows of about this many pixels, a little wider than high."""
+    height, width = size
+    side = max(1, pixels)
+    rows = min(height, max(8, round((side / 2) ** 0.5)))
+    columns = min(width, max(16, side // rows))
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield Window(top, min(top + rows, height), left, min(left + columns, width))
