@@ -114,6 +114,7 @@ def train_contrastive(recipe: ContrastiveRecipe) -> Path:
     from ovperception.backbones import build_open_clip
 
     torch.manual_seed(recipe.seed)
+    torch.set_flush_denormal(True)
     recipe.out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = build_open_clip(dict(recipe.config))
     model = model.to(recipe.device, memory_format=torch.channels_last).train()

@@ -78,7 +78,7 @@ class MosaicSampler:
     negatives: int = 128
     native_size: int = 64
     native_share: float = 0.25
-    tile_sizes: tuple[tuple[int, float], ...] = ((32, 0.08), (64, 0.5), (96, 0.2), (128, 0.22))
+    tile_sizes: tuple[tuple[int, float], ...] = ((32, 0.08), (64, 0.57), (96, 0.2), (128, 0.15))
     canvas: int = 192
     stuff_share: float = 0.1
     colour_share: float = 0.3
