@@ -4,9 +4,9 @@ Only what is asked is computed, and only where something is: maps tile by tile w
 there, instances inside their own boxes. Nothing of the size "queries times pixels" is ever made.
 """
 
-from ovperception.postprocess.boxes import boxes, soft_nms
-from ovperception.postprocess.instances import instances
-from ovperception.postprocess.panoptic import panoptic
-from ovperception.postprocess.semantic import semantic
+from ovperception.postprocess.box_suppression import boxes, soft_nms
+from ovperception.postprocess.instance_masks import instances
+from ovperception.postprocess.panoptic_map import panoptic
+from ovperception.postprocess.semantic_map import semantic
 
 __all__ = ["boxes", "instances", "panoptic", "semantic", "soft_nms"]

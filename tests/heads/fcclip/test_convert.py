@@ -1,4 +1,4 @@
-"""Official checkpoints: every key is accounted for, and what is no checkpoint is refused without running it."""
+"""Official checkpoints: every key is accounted for; what is no checkpoint is refused without running it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Bomb:
 def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Bomb()}, tmp_path / "bomb.pth")
-    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}))
+    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"model": Bomb()}, protocol=2))
     for name in ("bomb.pth", "bomb.pkl"):
         with pytest.raises(InvalidCheckpoint, match="cannot be read"):
             convert(tmp_path / name)

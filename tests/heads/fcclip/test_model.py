@@ -53,16 +53,15 @@ class MeanBackbone:
 def features(images: int = 2, size: tuple[int, int] = (64, 96)) -> Features:
     channels = zip(SMALL.stages, SMALL.stage_channels, (4, 8, 16, 32), strict=True)
     maps = {
-        stage: torch.randn(images, c, math.ceil(size[0] / s), math.ceil(size[1] / s)) for stage, c, s in channels
+        stage: torch.randn(images, c, math.ceil(size[0] / s), math.ceil(size[1] / s))
+        for stage, c, s in channels
     }
     return Features(maps=maps, image_size=size)
 
 
 def text(*words: str) -> TextClassifier:
     vocabulary = Vocabulary(
-        classes=tuple(
-            VocabularyClass(name=w.split("|")[0], synonyms=tuple(w.split("|"))) for w in words
-        )
+        classes=tuple(VocabularyClass(name=w.split("|")[0], synonyms=tuple(w.split("|"))) for w in words)
     )
     rows = [
         torch.randn(24, generator=torch.Generator().manual_seed(sum(map(ord, s)))) for s in vocabulary.texts
@@ -110,7 +109,9 @@ def test_a_batch_equals_its_images(head: FCCLIP) -> None:
     for index in range(3):
         alone = encode(head, maps.image(index))
         torch.testing.assert_close(together[index].mask_logits, alone.mask_logits, rtol=0, atol=1e-5)
-        torch.testing.assert_close(together[index].query_embeddings, alone.query_embeddings, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            together[index].query_embeddings, alone.query_embeddings, rtol=0, atol=1e-5
+        )
 
 
 def test_inference_equals_the_last_training_layer(head: FCCLIP) -> None:
@@ -134,13 +135,15 @@ def test_attention_masks_from_few_logits_equal_those_from_all(head: FCCLIP) -> N
 
 def test_every_parameter_learns() -> None:
     head = FCCLIP(SMALL)
+    for layer in head.pixel_decoder.layers:
+        # They start at zero, which would hide what lies before them.
+        torch.nn.init.normal_(layer.attention.offsets.weight)  # type: ignore[union-attr,arg-type]
     words = text("cat", "dog|hound")
     loss = sum(
         (m.square().mean() + head.class_logits(e, words).square().mean() for m, e in head(features())),
         start=torch.zeros(()),
     )
     loss.backward()
-    # "void" and the words enter through class_logits; the first masks come from the query features alone.
     silent = [name for name, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
@@ -174,7 +177,7 @@ def test_a_synonym_never_lowers_the_logit(head: FCCLIP) -> None:
     embeddings = F.normalize(torch.randn(13, 24), dim=-1)
     few = head.class_logits(embeddings[None], text("cat", "dog"))
     more = head.class_logits(embeddings[None], text("cat", "dog|hound|puppy"))
-    assert bool((more[..., 1] >= few[..., 1]).all())
+    assert bool((more[..., 1] >= few[..., 1] - 1e-5).all())
     torch.testing.assert_close(more[..., [0, 2]], few[..., [0, 2]])
 
 
@@ -190,9 +193,7 @@ def test_combination_by_hand() -> None:
     learned = torch.tensor([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
     clip = torch.tensor([[0.0, 3.0], [0.0, 3.0]])
     config = replace(SMALL, seen_weight=0.4, unseen_weight=0.8)
-    found = combine(
-        learned, clip, torch.tensor([True, False]), torch.tensor([True, False]), config=config
-    )
+    found = combine(learned, clip, torch.tensor([True, False]), torch.tensor([True, False]), config=config)
     p_in, p_clip = learned[0, :2].softmax(0), clip[0].softmax(0)
     mixed = torch.stack((p_in[0] ** 0.6 * p_clip[0] ** 0.4, p_in[1] ** 0.2 * p_clip[1] ** 0.8))
     void = learned[0].softmax(0)[2]
@@ -261,7 +262,9 @@ def test_positions_by_hand() -> None:
     encoding = sine_encoding(2, 4, 8, torch.device("cpu")).view(2, 4, 8)
     turn = 2 * math.pi
     y, x = encoding[0, 2, :4], encoding[0, 2, 4:]
-    expected = [(math.sin(p), math.cos(p), math.sin(p / 100), math.cos(p / 100)) for p in (turn / 2, turn * 0.75)]
+    expected = [
+        (math.sin(p), math.cos(p), math.sin(p / 100), math.cos(p / 100)) for p in (turn / 2, turn * 0.75)
+    ]
     torch.testing.assert_close(y, torch.tensor(expected[0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(x, torch.tensor(expected[1]), rtol=0, atol=1e-5)
     points = reference_points([(1, 2), (2, 1)], torch.device("cpu"))

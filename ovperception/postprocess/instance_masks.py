@@ -48,7 +48,7 @@ def instances(
     Raises:
         InvalidParameter: A threshold or count is out of range or the scores are of another number of classes.
     """
-    check_unit(score_threshold=score_threshold)
+    check_unit(score_threshold=score_threshold, iou_threshold=1 if iou_threshold is None else iou_threshold)
     check_count("max_detections", max_detections)
     classes = len(vocabulary)
     check_classes(scores.probabilities.shape[1] - 1, vocabulary)
@@ -129,7 +129,6 @@ def _order(
     order = passing[np.argsort(-scores[passing], kind="stable")]
     if iou_threshold is None or len(order) == 0:
         return order
-    check_unit(iou_threshold=iou_threshold)
     boxes = torch.tensor([masks[i].box for i in order], dtype=torch.float32)
     kept = batched_nms(
         boxes, torch.from_numpy(scores[order]), torch.from_numpy(class_ids[order]), iou_threshold
