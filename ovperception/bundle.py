@@ -104,26 +104,26 @@ class Bundle(_Strict):
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
 
-def _existing(path: Path) -> Path:
+def _refuse_missing(path: Path) -> None:
     if not path.is_file():
         raise MissingFile(
             f"No bundle at {path}",
             field="model",
             mend="Give the path of a .safetensors bundle; `ovp models` lists the models with a name",
         )
-    return path
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, framework: str) -> Any:
     from safetensors import SafetensorError, safe_open
 
+    _refuse_missing(path)
     try:
-        return safe_open(_existing(path), framework="pt")
+        return safe_open(path, framework=framework)
     except (SafetensorError, OSError, ValueError) as error:
         raise InvalidCheckpoint(
             f"{path} is not a safetensors file",
             got=error,
-            mend="Official checkpoints become bundles with `ovp convert CHECKPOINT --format ... --out BUNDLE`",
+            mend="Official checkpoints become bundles with `ovp convert CHECKPOINT --format ...`",
         ) from error
 
 
@@ -149,12 +149,12 @@ def _card(path: Path, metadata: Mapping[str, str] | None) -> ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card alone; reads the header, not the weights.
+    """The card alone; reads the header, not the weights, and loads no torch.
 
     Raises:
         MissingFile, InvalidCheckpoint: no file, no safetensors, or no card.
     """
-    with _open(path) as file:
+    with _open(path, "numpy") as file:
         return _card(path, file.metadata())
 
 
@@ -164,7 +164,7 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         MissingFile, InvalidCheckpoint: no file, no safetensors, or no card.
     """
-    with _open(path) as file:
+    with _open(path, "pt") as file:
         card = _card(path, file.metadata())
         return Bundle(card=card, tensors={key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
 
@@ -183,7 +183,7 @@ def write_bundle(path: Path, card: ModelCard, tensors: Mapping[str, Tensor]) -> 
     metadata = {_METADATA_KEY: json.dumps(card.model_dump(mode="json"))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
+        save_file(_separate(tensors), partial, metadata=metadata)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -193,3 +193,15 @@ def write_bundle(path: Path, card: ModelCard, tensors: Mapping[str, Tensor]) -> 
             ) from error
         raise MissingFile(f"Cannot write {path}", got=error, mend="Give a folder you may write to") from error
     return path
+
+
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU, none sharing memory with another, which safetensors cannot express."""
+    separate: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in tensors.items():
+        tensor = value.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if pointer in seen else tensor
+        seen.add(pointer)
+    return separate

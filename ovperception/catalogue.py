@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ovperception.bundle import BackboneCard, HeadCard, ModelCard
-from ovperception.errors import MissingFile, UnknownModel
+from ovperception.errors import InvalidParameter, MissingFile, UnknownModel
 
 __all__ = [
     "BUILT_IN",
     "CatalogueEntry",
+    "built_in_path",
     "cache_dir",
     "card_for",
     "entries",
     "entry",
-    "is_name",
+    "how_to_get",
     "locate",
+    "on_this_machine",
     "pulled_path",
 ]
 
 BUILT_IN = ("tiny",)
 """Models whose weights are in the package."""
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DATA = Path(__file__).parent / "data"
 
 
@@ -87,13 +91,8 @@ class CatalogueEntry(BaseModel):
 
     @property
     def convert_command(self) -> str:
-        """How the official file becomes a bundle that this name finds."""
-        return f"ovp convert {self.file_name} --format {self.format} --name {self.name} --out {self.name}.safetensors"
-
-    @property
-    def state(self) -> Literal["pulled", "not pulled"]:
-        """Whether the weights are on this machine."""
-        return "pulled" if pulled_path(self.name).is_file() else "not pulled"
+        """How the official file becomes the bundle that this name finds."""
+        return f"ovp convert {self.file_name} --format {self.format} --name {self.name}"
 
 
 def cache_dir() -> Path:
@@ -103,8 +102,29 @@ def cache_dir() -> Path:
 
 
 def pulled_path(name: str) -> Path:
-    """Where the bundle of a published model lies once it was pulled."""
+    """Where the bundle of this name lies once it was pulled or converted.
+
+    Raises:
+        InvalidParameter: no model can be called this.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(
+            "This cannot be the name of a model",
+            field="name",
+            expected="letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit",
+            got=name,
+        )
     return cache_dir() / "models" / f"{name}.safetensors"
+
+
+def on_this_machine() -> dict[str, Path]:
+    """Every pulled or converted model by name."""
+    return {path.stem: path for path in sorted((cache_dir() / "models").glob("*.safetensors"))}
+
+
+def built_in_path(name: str) -> Path:
+    """Where the weights of a model of the package lie."""
+    return _DATA / "models" / f"{name}.safetensors"
 
 
 @cache
@@ -115,11 +135,6 @@ def entries() -> Mapping[str, CatalogueEntry]:
     text = (_DATA / "catalogue.json").read_text(encoding="utf-8")
     listed = TypeAdapter(list[CatalogueEntry]).validate_json(text)
     return {e.name: e for e in listed}
-
-
-def is_name(name: str) -> bool:
-    """Whether a built-in or published model is called this."""
-    return name in BUILT_IN or name in entries()
 
 
 def entry(name: str) -> CatalogueEntry:
@@ -139,7 +154,7 @@ def locate(name: str | Path) -> Path:
     A name goes before a file of the same name; write ``./tiny`` for the file.
 
     Args:
-        name: a built-in or pulled model, or the path of a bundle.
+        name: a built-in, pulled or converted model, or the path of a bundle.
 
     Raises:
         UnknownModel: no model is called this, or its weights are not on this machine.
@@ -148,19 +163,23 @@ def locate(name: str | Path) -> Path:
     text = str(name)
     if isinstance(name, str) and name in BUILT_IN:
         return _built_in(name)
+    if isinstance(name, str) and _NAME.fullmatch(name) and pulled_path(name).is_file():
+        return pulled_path(name)
     if isinstance(name, str) and name in entries():
-        path = pulled_path(name)
-        if path.is_file():
-            return path
         raise UnknownModel(
-            f"The weights of {name!r} are not on this machine", field="model", mend=_how_to_get(entries()[name])
+            f"The weights of {name!r} are not on this machine",
+            field="model",
+            mend=how_to_get(entries()[name]),
         )
     path = Path(name).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
         raise MissingFile(
-            f"{text} is a folder", field="model", expected="a .safetensors bundle", mend="Give the file itself"
+            f"{text} is a folder",
+            field="model",
+            expected="a .safetensors bundle",
+            mend="Give the file itself",
         )
     if isinstance(name, Path) or os.sep in text or path.suffix:
         raise MissingFile(
@@ -173,7 +192,7 @@ def locate(name: str | Path) -> Path:
 
 
 def _built_in(name: str) -> Path:
-    path = _DATA / "models" / f"{name}.safetensors"
+    path = built_in_path(name)
     if not path.is_file():
         raise UnknownModel(
             f"The weights of {name!r} are missing from this installation",
@@ -185,7 +204,7 @@ def _built_in(name: str) -> Path:
 
 
 def _names() -> tuple[str, ...]:
-    return (*BUILT_IN, *entries())
+    return tuple(dict.fromkeys((*BUILT_IN, *entries(), *on_this_machine())))
 
 
 def _unknown(name: str) -> UnknownModel:
@@ -202,34 +221,33 @@ def _closest(name: str) -> str:
     return f"Perhaps you meant {close[0]!r}" if close else "`ovp models` lists them"
 
 
-def _how_to_get(found: CatalogueEntry) -> str:
+def how_to_get(found: CatalogueEntry) -> str:
+    """What to do so that a published model's weights are on this machine."""
     return (
         f"Run `ovp models pull {found.name}`, or download the official checkpoint from {found.url} "
-        f"(listed at {found.source}) and run `{found.convert_command}`, then load the bundle by its path"
+        f"(listed at {found.source}) as {found.file_name} and run `{found.convert_command}`"
     )
 
 
 def card_for(
-    name: str,
+    found: CatalogueEntry,
     *,
     backbone: BackboneCard,
     head_settings: Mapping[str, Any],
     bundle_name: str = "",
     vocabulary: str = "",
+    verified: tuple[str, ...] = (),
 ) -> ModelCard:
     """The model card of a published model's bundle.
 
     Args:
-        name: of the catalogue's entry.
+        found: the catalogue's entry.
         backbone: as it lies in the bundle, or is referred to.
         head_settings: what the head is built from.
         bundle_name: what the bundle is called; the entry's name if empty.
         vocabulary: name of the vocabulary it was trained with; the entry's if empty.
-
-    Raises:
-        UnknownModel: none is called this.
+        verified: what was checked beyond what the entry says.
     """
-    found = entry(name)
     return ModelCard(
         name=bundle_name or found.name,
         summary=found.summary,
@@ -244,6 +262,6 @@ def card_for(
         code=found.code,
         source=found.source,
         scores=found.scores,
-        verified=found.verified,
+        verified=(*verified, *found.verified),
         deviations=found.deviations,
     )
