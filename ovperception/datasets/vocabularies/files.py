@@ -159,9 +159,13 @@ def _entry(data: object, index: int, where: str) -> ClassEntry:
             field=f"vocabulary.classes[{index}].synonyms",
             got=repr(synonyms),
         )
-    thing = data.get("isthing")
+    thing, number = data.get("isthing"), data.get("id", index)
+    if not isinstance(number, int):
+        raise InvalidVocabulary(
+            f"{where} has an id that is no integer", field=f"vocabulary.classes[{index}].id", got=repr(number)
+        )
     return ClassEntry(
-        id=int(data.get("id", index)),
+        id=number,
         name=data["name"],
         synonyms=tuple(synonyms),
         is_thing=None if thing is None else bool(thing),

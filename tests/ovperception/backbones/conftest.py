@@ -11,8 +11,18 @@ TEXT = {"context_length": 24, "vocab_size": 1514, "width": 32, "heads": 2, "laye
 TOKENIZER = {"kind": "clip_bpe", "merges": 1000}
 CONFIGS = {
     "resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None},
-    "convnext": {"timm_model_name": "convnext_atto", "timm_pool": "", "timm_proj": "linear", "image_size": 64},
-    "convnext_mlp": {"timm_model_name": "convnext_atto", "timm_pool": "", "timm_proj": "mlp", "image_size": 64},
+    "convnext": {
+        "timm_model_name": "convnext_atto",
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": 64,
+    },
+    "convnext_mlp": {
+        "timm_model_name": "convnext_atto",
+        "timm_pool": "",
+        "timm_proj": "mlp",
+        "image_size": 64,
+    },
     "vit": {"image_size": 64, "layers": 4, "width": 32, "head_width": 16, "patch_size": 16},
     "clipa": {
         **{"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},

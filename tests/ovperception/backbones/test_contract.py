@@ -186,4 +186,6 @@ def test_half_precision_stays_close(backbone, dtype):
         (half.embed_text(["a dog"]), backbone.embed_text(["a dog"])),
     ]:
         assert ours.dtype == torch.float32
-        assert torch.nn.functional.cosine_similarity(ours, theirs, dim=1 if ours.ndim == 4 else -1).min() > 0.98
+        assert (
+            torch.nn.functional.cosine_similarity(ours, theirs, dim=1 if ours.ndim == 4 else -1).min() > 0.98
+        )

@@ -68,9 +68,16 @@ def test_the_tag_brings_its_activation_and_statistics(architecture, tmp_path):
 
 @pytest.mark.parametrize(
     ("tag", "quick"),
-    [("RN50/openai", True), ("ViT-B-16/openai", True), ("ViT-B-16/dfn2b", True), ("ViT-B-16/laion2b_s34b_b88k", False),
-     ("ViT-B-32/metaclip_400m", True), ("RN50-quickgelu/openai", True), ("convnext_base_w/laion2b_s13b_b82k", False)],
-)  # fmt: skip
+    [
+        ("RN50/openai", True),
+        ("ViT-B-16/openai", True),
+        ("ViT-B-16/dfn2b", True),
+        ("ViT-B-16/laion2b_s34b_b88k", False),
+        ("ViT-B-32/metaclip_400m", True),
+        ("RN50-quickgelu/openai", True),
+        ("convnext_base_w/laion2b_s13b_b82k", False),
+    ],
+)
 def test_published_tags_know_their_activation(tag, quick):
     from open_clip.pretrained import get_pretrained_cfg
 
@@ -145,7 +152,9 @@ def test_every_covered_architecture_is_told_from_the_others():
         except Unsupported:
             continue
         covered.append(arch)
-    assert {"RN50", "RN50x64", "ViT-B-32", "ViT-L-14-336", "convnext_large_d_320", "ViT-L-14-CLIPA"} <= set(covered)
+    assert {"RN50", "RN50x64", "ViT-B-32", "ViT-L-14-336", "convnext_large_d_320", "ViT-L-14-CLIPA"} <= set(
+        covered
+    )
     assert not [a for a in covered if a.startswith(("coca", "EVA", "ViTamin", "MobileCLIP", "PE-", "nllb"))]
     assert not [a for a in covered if "SigLIP" in a]
 

@@ -120,11 +120,13 @@ def test_dense_pools_linearly(visual):
     """M: the value path is linear, so embedding the mean is the mean of the embeddings."""
     maps = torch.randn(2, 512, 3, 5)
     of_mean = dense_embeddings(visual.attnpool, maps.mean((2, 3), keepdim=True))[..., 0, 0]
-    torch.testing.assert_close(dense_embeddings(visual.attnpool, maps).mean((2, 3)), of_mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        dense_embeddings(visual.attnpool, maps).mean((2, 3)), of_mean, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_regions_by_the_reference_path(visual):
-    """RegionCLIP: ROIAlign (aligned, adaptive sampling) to twice the pool's grid, layer4, attention pooling."""
+    """RegionCLIP: ROIAlign (aligned, adaptive) to twice the pool's grid, layer4, attention pooling."""
     from torchvision.ops import roi_align
 
     res4 = torch.randn(2, 256, 6, 8)
@@ -142,9 +144,10 @@ def test_training_flows_through_every_path():
     maps = resnet_maps(model.visual, torch.randn(2, 3, 64, 64))
     masks = torch.ones(2, 1, 2, 2, dtype=torch.bool)
     pool = model.visual.attnpool
-    loss = masked_attention_pool(pool, maps["res5"], masks).square().sum() + attention_pool(
-        pool, maps["res5"]
-    ).square().sum()
+    loss = (
+        masked_attention_pool(pool, maps["res5"], masks).square().sum()
+        + attention_pool(pool, maps["res5"]).square().sum()
+    )
     loss.backward()
     missing = [n for n, p in model.visual.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not missing

@@ -51,7 +51,9 @@ def test_each_prompt_is_encoded_once_at_its_own_length(model, monkeypatch):
     monkeypatch.setattr(
         tower.transformer, "forward", lambda x, **k: (shapes.append(tuple(x.shape[:2])), forward(x, **k))[1]
     )
-    embed_prompts(clip, as_tokenizer(tokenizer, 24), ["cat", "dog"] * 50 + ["a much longer prompt"], batch_size=2)
+    embed_prompts(
+        clip, as_tokenizer(tokenizer, 24), ["cat", "dog"] * 50 + ["a much longer prompt"], batch_size=2
+    )
     assert [rows for rows, _ in shapes] == [2, 1]
     assert shapes[0][1] < shapes[1][1] < 24
 
@@ -61,7 +63,9 @@ def test_a_prompt_beyond_the_context_is_cut_with_its_end_and_told(model, caplog)
     with caplog.at_level(logging.WARNING):
         ours = embed_prompts(clip, as_tokenizer(tokenizer, 24), ["word " * 100, "short"])
     assert "1 of 2 prompts" in caplog.text
-    torch.testing.assert_close(ours, clip.encode_text(tokenizer(["word " * 100, "short"])), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        ours, clip.encode_text(tokenizer(["word " * 100, "short"])), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_gradients_reach_the_text_weights():
