@@ -135,7 +135,8 @@ class FCCLIPConfig:
         missing = sorted({"embed_dim", "stage_channels"} - set(values))
         if missing:
             raise InvalidParameter("Missing head settings", expected=", ".join(missing))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**arguments)
 
 
 def r50(*, seen_words: tuple[str, ...] = ()) -> FCCLIPConfig:

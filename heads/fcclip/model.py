@@ -100,6 +100,25 @@ class FCCLIP(nn.Module):
         self._check(features)
         mask_features, levels = self.pixel_decoder(features.maps)
         mask_logits, state = self.mask_decoder(mask_features, levels)
+        return self.embed(backbone, features, mask_features, mask_logits, state)
+
+    def embed(
+        self,
+        backbone: Backbone,
+        features: Features,
+        mask_features: Tensor,
+        mask_logits: Tensor,
+        state: Tensor,
+    ) -> FCCLIPEncoding:
+        """The last step of `encode`: both embeddings of every mask.
+
+        Args:
+            backbone: Embeds the masks.
+            features: Maps of B images.
+            mask_features: (B, mask_dim, h, w) of the pixel decoder.
+            mask_logits: (B, Q, h, w) of the mask decoder.
+            state: (B, Q, dim) of the mask decoder.
+        """
         grid = features[backbone.dense_stage].shape[-2:]
         inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
         return FCCLIPEncoding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -117,13 +118,13 @@ def _thresholds(vocabulary: Vocabulary, default: float) -> Tensor:
 
 
 def _order(
-    scores: np.ndarray,
-    class_ids: np.ndarray,
+    scores: NDArray[np.float32],
+    class_ids: NDArray[np.int64],
     masks: list[_Mask],
     vocabulary: Vocabulary,
     score_threshold: float,
     iou_threshold: float | None,
-) -> np.ndarray:
+) -> NDArray[np.intp]:
     """Indices of what is returned, best first."""
     passing = np.flatnonzero(scores >= _thresholds(vocabulary, score_threshold).numpy()[class_ids])
     order = passing[np.argsort(-scores[passing], kind="stable")]
@@ -133,4 +134,5 @@ def _order(
     kept = batched_nms(
         boxes, torch.from_numpy(scores[order]), torch.from_numpy(class_ids[order]), iou_threshold
     )
-    return order[kept.numpy()]
+    chosen: NDArray[np.intp] = order[kept.numpy()]
+    return chosen

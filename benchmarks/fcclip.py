@@ -1,0 +1,242 @@
+"""Where the time of FC-CLIP goes, stage by stage, beside the least its arithmetic can take.
+
+    python -m benchmarks.fcclip --variant r50 --size 640 --rounds 5 --out fcclip.json
+
+The weights are synthetic and by name, as in the parity tests, so anybody's run does the same work; with them
+hardly a mask is "void" and none is small, which is the worst case for all that comes after the network.
+The floor of a stage is its multiplications and additions over the speed of a large matrix product, measured
+in the same run. CPU seconds are of all threads together, and hardly moved by other work on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from heads.fcclip import FCCLIP
+from heads.fcclip.convert import convert_state
+from ovperception.backbones import ClipBackbone, build_open_clip, from_open_clip
+from ovperception.images import Geometry
+from ovperception.postprocess import instances, panoptic, semantic
+from ovperception.text import TextClassifier
+from ovperception.vocabulary import Vocabulary, VocabularyClass
+from tests import synth
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = ROOT / "tests" / "data" / "fcclip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    name: str
+    wall_s: float
+    wall_min_s: float
+    wall_max_s: float
+    cpu_s: float
+    gflop: float
+    floor_s: float
+
+
+class Pipeline:
+    """All stages, each a function of what the ones before it left in `self.state`."""
+
+    def __init__(self, variant: str, size: int, original: tuple[int, int], classes: int, device: str) -> None:
+        entries = json.loads((MANIFESTS / f"manifest_{variant}.json").read_text())
+        checkpoint = convert_state(synth.state_dict(entries))
+        self.head = FCCLIP(checkpoint.config).eval().requires_grad_(False).to(device)
+        self.head.load_state_dict(checkpoint.head_state)
+        self.backbone = _backbone(checkpoint.backbone_arch, checkpoint.backbone_state).to(device)
+        self.geometry = Geometry(original=original, resized=(size, size), padded=(size, size))
+        self.images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+        self.vocabulary = Vocabulary(
+            classes=tuple(
+                VocabularyClass(name=f"class {i}", is_thing=i < classes * 3 // 5) for i in range(classes)
+            )
+        )
+        rows = torch.randn(classes, checkpoint.config.embed_dim, generator=torch.Generator().manual_seed(1))
+        self.text = TextClassifier(
+            embeddings=F.normalize(rows, dim=-1).to(device), vocabulary=self.vocabulary, text_digest=""
+        )
+        self.state: dict[str, Any] = {}
+
+    def stages(self) -> dict[str, Callable[[], Any]]:
+        head, backbone, state = self.head, self.backbone, self.state
+        where = (self.geometry, self.vocabulary)
+        return {
+            "backbone": lambda: backbone.features(self.images),
+            "pixel decoder": lambda: head.pixel_decoder(state["backbone"].maps),
+            "mask decoder": lambda: head.mask_decoder(*state["pixel decoder"]),
+            "embeddings": lambda: self._embed(),
+            "classify": lambda: head.classify(state["embeddings"], self.text),
+            "semantic": lambda: semantic(state["classify"], *where),
+            "panoptic": lambda: panoptic(state["classify"], *where),
+            "instances": lambda: instances(state["classify"], *where, things_only=True),
+        }
+
+    def _embed(self) -> Any:
+        """The last part of `FCCLIP.encode`, whose first parts were timed on their own."""
+        features, (mask_features, _) = self.state["backbone"], self.state["pixel decoder"]
+        return self.head.embed(self.backbone, features, mask_features, *self.state["mask decoder"])
+
+
+def _backbone(arch: str, state: Mapping[str, torch.Tensor]) -> ClipBackbone:
+    config = open_clip.get_model_config(arch)
+    assert config is not None
+    model, tokenizer = build_open_clip(config)
+    model.load_state_dict(dict(state), strict=False)
+    return from_open_clip(model, f"open_clip:{arch}", tokenizer=tokenizer)
+
+
+def matrix_speed(device: str, side: int = 2048, rounds: int = 5) -> float:
+    """GFLOP/s of the best of a few large float32 matrix products."""
+    a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
+    best = float("inf")
+    for _ in range(rounds):
+        _synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        _synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best / 1e9
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+@torch.inference_mode()
+def measure(pipeline: Pipeline, rounds: int, device: str) -> tuple[list[Stage], float]:
+    """Every stage once to warm up and to count, then `rounds` times the whole pipeline."""
+    gflop: dict[str, float] = {}
+    for name, run in pipeline.stages().items():
+        with FlopCounterMode(display=False) as counter:
+            pipeline.state[name] = run()
+        gflop[name] = counter.get_total_flops() / 1e9
+    wall: dict[str, list[float]] = {name: [] for name in gflop}
+    cpu: dict[str, list[float]] = {name: [] for name in gflop}
+    speed = 0.0
+    for _ in range(rounds):
+        speed = max(speed, matrix_speed(device, rounds=2))
+        for name, run in pipeline.stages().items():
+            _synchronize(device)
+            start, used = time.perf_counter(), time.process_time()
+            pipeline.state[name] = run()
+            _synchronize(device)
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - used)
+    return [
+        Stage(
+            name=name,
+            wall_s=statistics.median(times),
+            wall_min_s=min(times),
+            wall_max_s=max(times),
+            cpu_s=statistics.median(cpu[name]),
+            gflop=gflop[name],
+            floor_s=gflop[name] / speed,
+        )
+        for name, times in wall.items()
+    ], speed
+
+
+def environment(threads: int, device: str) -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    models = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "commit": commit,
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "load_average": os.getloadavg(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def show(stages: list[Stage], speed: float, about: Mapping[str, Any]) -> None:
+    table = Table(title=f"FC-CLIP {about['variant']}, {about['size']} px, {about['classes']} classes")
+    for column in ("stage", "wall ms", "spread", "CPU ms", "GFLOP", "floor ms"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for s in stages:
+        table.add_row(
+            s.name,
+            f"{1e3 * s.wall_s:.0f}",
+            f"{1e3 * s.wall_min_s:.0f}-{1e3 * s.wall_max_s:.0f}",
+            f"{1e3 * s.cpu_s:.0f}",
+            f"{s.gflop:.1f}",
+            f"{1e3 * s.floor_s:.0f}",
+        )
+    table.add_section()
+    table.add_row(
+        "total",
+        f"{1e3 * sum(s.wall_s for s in stages):.0f}",
+        "",
+        f"{1e3 * sum(s.cpu_s for s in stages):.0f}",
+        f"{sum(s.gflop for s in stages):.1f}",
+        f"{1e3 * sum(s.floor_s for s in stages):.0f}",
+    )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{about['threads']} threads, {speed:.0f} GFLOP/s in a large matrix product, "
+        f"load {about['load_average'][0]:.1f}, {about['found']}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", choices=["r50", "convnext_large"], default="r50")
+    parser.add_argument("--size", type=int, default=640, help="side of the network input, a multiple of 32")
+    parser.add_argument("--output-size", type=int, nargs=2, metavar=("H", "W"), help="of the presented image")
+    parser.add_argument("--classes", type=int, default=133)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    original = tuple(options.output_size or (options.size, options.size))
+    pipeline = Pipeline(options.variant, options.size, original, options.classes, options.device)
+    stages, speed = measure(pipeline, options.rounds, options.device)
+    about = environment(options.threads, options.device) | {
+        "variant": options.variant,
+        "size": options.size,
+        "output_size": list(original),
+        "classes": options.classes,
+        "rounds": options.rounds,
+        "matrix_gflop_per_s": speed,
+        "found": f"{len(pipeline.state['panoptic'].segments)} segments, "
+        f"{len(pipeline.state['instances'].scores)} instances",
+    }
+    show(stages, speed, about)
+    if options.out:
+        options.out.write_text(json.dumps(about | {"stages": [asdict(s) for s in stages]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
