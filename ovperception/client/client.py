@@ -124,7 +124,7 @@ class Client:
         masks: bool = True,
     ) -> Detections:
         """The objects of an image that `words` name; see `ovperception.Scene.detect`."""
-        return self._scene(image).detect(
+        return self.scene(image).detect(
             words,
             score_threshold=score_threshold,
             max_detections=max_detections,
@@ -141,7 +141,7 @@ class Client:
         scores: bool = False,
     ) -> SemanticMap:
         """A class per pixel; see `RemoteScene.semantic`."""
-        return self._scene(image).semantic(words, score_threshold=score_threshold, scores=scores)
+        return self.scene(image).semantic(words, score_threshold=score_threshold, scores=scores)
 
     def panoptic(
         self,
@@ -151,15 +151,15 @@ class Client:
         score_threshold: float | None = None,
     ) -> PanopticMap:
         """A segment per pixel; see `ovperception.Scene.panoptic`."""
-        return self._scene(image).panoptic(words, score_threshold=score_threshold)
+        return self.scene(image).panoptic(words, score_threshold=score_threshold)
 
     def heatmap(self, image: ImageSource, text: str) -> NDArray[np.float32]:
         """(H, W): how well each pixel fits `text`; see `ovperception.Scene.heatmap`."""
-        return self._scene(image).heatmap(text)
+        return self.scene(image).heatmap(text)
 
     def embed_regions(self, image: ImageSource, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D): one vector per (N, 4) xyxy box; see `ovperception.Scene.embed_regions`."""
-        return self._scene(image).embed_regions(boxes)
+        return self.scene(image).embed_regions(boxes)
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
@@ -171,6 +171,10 @@ class Client:
         request = pb.EmbedImageRequest(model=self.model, image=self._picture(image))
         (vector,) = read_embeddings(self.ask(self.perception.EmbedImage, request).embedding)
         return np.asarray(vector, np.float32)
+
+    def scene(self, image: ImageSource) -> RemoteScene:
+        """An image to ask one question about: it is sent with each, and the server keeps nothing."""
+        return RemoteScene(self, self._picture(image))
 
     def encode(self, image: ImageSource) -> RemoteScene:
         """Encode an image once, to ask many questions about it."""
@@ -239,9 +243,6 @@ class Client:
     def _picture(self, image: ImageSource) -> image_pb2.Image:
         limit = self._max_message_bytes
         return picture_message(image, self._transport, local=self._local, max_bytes=limit)
-
-    def _scene(self, image: ImageSource) -> RemoteScene:
-        return RemoteScene(self, self._picture(image))
 
     def _options(self) -> list[tuple[str, Any]]:
         options: list[tuple[str, Any]] = [
