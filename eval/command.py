@@ -48,6 +48,7 @@ def evaluate(
     only: Annotated[
         str, typer.Option(help=f"Some of {','.join(MEASURES)}; all if not given.", show_default=False)
     ] = "",
+    crops: Annotated[int, typer.Option(help="Drawn crops of each thing, for crop/top1.")] = 3,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
     workers: Annotated[int, typer.Option("--workers", "-j", help="Processes that draw scenes.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON, 0-1.")] = False,
@@ -71,6 +72,7 @@ def evaluate(
         size=size,
         words=words,
         only=_measures(only),
+        crops_per_class=crops,
         workers=workers,
     )
     prepare_folder(out)

@@ -113,7 +113,7 @@ class CropEvaluator:
         np.add.at(self._right, truth[chosen == truth], 1)
 
     def metrics(self, name: str) -> dict[str, float | None]:
-        """Share of the crops named rightly: ``name``, ``name_base``, ``name_novel``, 0-1; None without any."""
+        """Share of the crops named rightly: ``name``, ``name_base``, ``name_novel``; None without any."""
         self._flush()
         novel = np.array([c.is_novel for c in self._things], np.bool_)
         groups = {"": np.ones_like(novel), "_base": ~novel, "_novel": novel}

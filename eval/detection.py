@@ -22,9 +22,12 @@ from ovperception.datasets.scenes import SceneCategory, SceneSample
 from ovperception.rle import RLE
 from ovperception.structures import Detections
 
-__all__ = ["AveragePrecision", "DetectionEvaluator", "average_precision"]
+__all__ = ["MAX_DETECTIONS", "AveragePrecision", "DetectionEvaluator", "average_precision"]
 
 Area = Literal["all", "small", "medium", "large"]
+MAX_DETECTIONS = 100
+"""An image and class, COCO's highest; there is no limit an image."""
+
 _AREAS: tuple[Area, ...] = ("all", "small", "medium", "large")
 
 
@@ -34,9 +37,9 @@ class AveragePrecision:
 
     Attributes:
         precision: (10, 101, K, 4) IoU threshold, recall point, class, area range; -1 where a class has no
-            ground truth. At 100 detections.
+            ground truth of that area.
         recall: (10, K, 4), the same without recall points.
-        category_ids: (K,) id of each class.
+        category_ids: (K,) id of each class that has annotations.
     """
 
     precision: NDArray[np.float64]
@@ -60,7 +63,7 @@ class AveragePrecision:
         return _mean(self._of(self.recall, categories, None, area))
 
     def per_class(self, iou: float | None = None) -> dict[int, float | None]:
-        """The AP of each class by its id."""
+        """The AP of each class that has ground truth, by its id."""
         return {category: self.ap((category,), iou=iou) for category in self.category_ids}
 
     def _of(
@@ -101,6 +104,9 @@ def average_precision(
         truth.createIndex()
         found = truth.loadRes(records) if records else _nothing(ground_truth)
         judge = COCOeval(truth, found, kind)
+        # Classes without truth and other limits than the highest cost time and change no number asked for.
+        judge.params.catIds = sorted({a["category_id"] for a in ground_truth["annotations"]})
+        judge.params.maxDets = [MAX_DETECTIONS]
         judge.evaluate()
         judge.accumulate()
     return AveragePrecision(

@@ -34,14 +34,14 @@ _ENGINES = ("ovperception", "torch", "open-clip-torch", "pycocotools", "numpy", 
 _RULES = {
     "crop": (
         "Zero-shot top-1 of single things with the backbone alone, among the names of all judged things; a "
-        "class scores as its best synonym. `top1`: drawn crops, seeded by class and number. `top1_scene`: cut from "
-        f"the scenes by the true box grown by {CONTEXT:.0%} of its side on each side, every visible thing "
-        "however small, squashed to the backbone's size. Share of crops, not mean of classes."
+        "class scores as its best synonym. `top1`: drawn crops, seeded by class and number. `top1_scene`: "
+        f"cut from the scenes by the true box grown by {CONTEXT:.0%} of its side on each side, every "
+        "visible thing however small, squashed to the backbone's size. Share of crops, not mean of classes."
     ),
     "box": (
         "COCO AP of boxes by pycocotools, generalised: one run with all words, then means over classes of "
-        "each part that have ground truth. At most 100 detections an image are asked for, with score threshold 0; "
-        "detections of stuff are dropped after that."
+        "each part that have ground truth. At most 100 detections an image are asked for, with score "
+        "threshold 0; detections of stuff are dropped after that."
     ),
     "segm": "The same of masks; boxes are stripped from the records first, so areas are those of the masks.",
     "semantic": (
@@ -93,8 +93,8 @@ def facts(model: Model, settings: SceneEvaluation) -> Facts:
             ("size", f"{settings.size} x {settings.size}; no test-time augmentation"),
             (
                 "words",
-                f"{settings.words}: {len(categories)} classes, {len(categories) - novel - stuff} base things, "
-                f"{novel} novel things, {stuff} stuff; others are not judged",
+                f"{settings.words}: {len(categories)} classes, {len(categories) - novel - stuff} base "
+                f"things, {novel} novel things, {stuff} stuff; others are not judged",
             ),
             ("vocabulary hash", vocabulary.content_hash),
             ("templates", _templates(vocabulary.templates or model.card.templates)),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 import cv2
 
 from eval.crops import SMALLEST_CROP, CropEvaluator, drawn_crops, scene_crops
-from eval.detection import DetectionEvaluator
+from eval.detection import MAX_DETECTIONS, DetectionEvaluator
 from eval.panoptic_quality import PanopticEvaluator
 from eval.semantic import SemanticEvaluator
 from ovperception.datasets.scenes import SPLITS, SceneSample, Split, scene, scene_seed
@@ -40,7 +40,6 @@ Metrics = dict[str, float | None]
 T = TypeVar("T")
 
 _TASKS: dict[Measure, Task] = {"box": "detect", "semantic": "semantic", "panoptic": "panoptic"}
-_MAX_DETECTIONS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +121,7 @@ def evaluate_scenes(
     """
     settings = SceneEvaluation() if settings is None else settings
     run = _Run(model, settings)
+    run.name_drawn_crops()
     with contextlib.closing(_samples(settings)) as samples:
         for sample in samples:
             run.add(sample)
@@ -146,15 +146,28 @@ class _Run:
         wanted = settings.only or MEASURES
         self._can = {m for m in wanted if m == "crop" or _TASKS[m] in model.tasks}
         self._times: dict[str, list[float]] = {}
-        categories = chosen_categories(settings.words)
+        self._categories = categories = chosen_categories(settings.words)
         self._vocabulary = scenes_vocabulary(settings.words)
+        self._timed("text", lambda: model.classifier(self._vocabulary))
         self._boxes = DetectionEvaluator(categories) if "box" in wanted else None
         self._semantic = SemanticEvaluator(categories) if "semantic" in wanted else None
         self._panoptic = PanopticEvaluator(categories) if "panoptic" in wanted else None
-        self._categories = categories
-        things = scenes_vocabulary(settings.words, stuff=False)
-        self._crops = CropEvaluator(model, categories, things) if "crop" in wanted else None
-        self._timed("text", lambda: model.classifier(self._vocabulary))
+        self._crops = self._namer() if "crop" in wanted else None
+        self._drawn: Metrics = {}
+
+    def _namer(self) -> CropEvaluator:
+        things = scenes_vocabulary(self._settings.words, stuff=False)
+        return CropEvaluator(self._model, self._categories, things)
+
+    def name_drawn_crops(self) -> None:
+        """The part that needs no scene."""
+        if self._crops is None:
+            return
+        namer = self._namer()
+        side = max(SMALLEST_CROP, self._model.spec.image_size)
+        for crop, category_id in drawn_crops(self._categories, self._settings.crops_per_class, side):
+            namer.add(crop, category_id)
+        self._drawn = namer.metrics("crop/top1")
 
     def add(self, sample: SceneSample) -> None:
         """One look, then every question."""
@@ -168,7 +181,7 @@ class _Run:
         if self._boxes is not None and "box" in self._can:
             found = self._timed(
                 "detect",
-                lambda: looked.detect(words, score_threshold=0.0, max_detections=_MAX_DETECTIONS),
+                lambda: looked.detect(words, score_threshold=0.0, max_detections=MAX_DETECTIONS),
             )
             self._boxes.add(sample, found)
         if self._semantic is not None and "semantic" in self._can:
@@ -182,27 +195,14 @@ class _Run:
         """All that was found out."""
         found: Metrics = {}
         if self._crops is not None:
-            found |= self._drawn() | self._crops.metrics("crop/top1_scene")
-        for measure, evaluator in (
-            ("box", self._boxes),
-            ("semantic", self._semantic),
-            ("panoptic", self._panoptic),
-        ):
+            found |= self._drawn | self._crops.metrics("crop/top1_scene")
+        for evaluator in (self._boxes, self._semantic, self._panoptic):
             if evaluator is not None:
-                metrics = evaluator.metrics()
-                found |= metrics if measure in self._can else dict.fromkeys(metrics)
+                found |= evaluator.metrics()  # all None where it was shown nothing
         for name in ("text", "encode", "detect", "semantic", "panoptic"):
             times = self._times.get(name)
             found[f"timing/{name}_ms"] = statistics.median(times) if times else None
         return found
-
-    def _drawn(self) -> Metrics:
-        things = scenes_vocabulary(self._settings.words, stuff=False)
-        judge = CropEvaluator(self._model, self._categories, things)
-        side = max(SMALLEST_CROP, self._model.spec.image_size)
-        for crop, category_id in drawn_crops(self._categories, self._settings.crops_per_class, side):
-            judge.add(crop, category_id)
-        return judge.metrics("crop/top1")
 
     def _timed(self, name: str, ask: Callable[[], T]) -> T:
         begun = time.perf_counter()

@@ -1,0 +1,85 @@
+"""AP by hand, and equal to the stored numbers of pycocotools on a large synthetic set."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from eval.detection import average_precision
+
+TRUTH = {
+    "images": [{"id": 1, "height": 100, "width": 100}, {"id": 2, "height": 100, "width": 100}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 7, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0},
+        {"id": 2, "image_id": 2, "category_id": 7, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0},
+        {"id": 3, "image_id": 1, "category_id": 8, "bbox": [50, 50, 50, 50], "area": 2500, "iscrowd": 0},
+    ],
+    "categories": [{"id": i, "name": str(i)} for i in (7, 8, 9)],
+}
+
+
+def box(image: int, category: int, xywh: list[float], score: float) -> dict:
+    return {"image_id": image, "category_id": category, "bbox": xywh, "score": score}
+
+
+def test_by_hand() -> None:
+    results = [
+        box(1, 7, [0, 0, 50, 50], 0.9),
+        box(2, 7, [40, 40, 50, 50], 0.8),  # overlaps too little
+        box(2, 7, [0, 0, 50, 40], 0.7),  # IoU 0.8: right up to there
+        box(1, 9, [0, 0, 9, 9], 0.99),  # a class without truth lowers nothing
+    ]
+    found = average_precision(TRUTH, results, "bbox")
+    # 51 of 101 recall points at precision 1, 50 at 2/3
+    at_50 = (51 + 50 * 2 / 3) / 101
+    assert found.ap([7], iou=0.5) == pytest.approx(at_50)
+    assert found.ap([7], iou=0.85) == pytest.approx(51 / 101)
+    assert found.ap([7]) == pytest.approx((7 * at_50 + 3 * 51 / 101) / 10)
+    assert found.ap([8], iou=0.5) == 0  # never found
+    assert found.ap([9]) is None
+    assert found.ap(iou=0.5) == pytest.approx(at_50 / 2)
+    assert found.per_class(iou=0.5) == {7: pytest.approx(at_50), 8: 0}
+    assert found.ar([7]) == pytest.approx((7 * 1 + 3 * 0.5) / 10)
+    assert found.ap(area="medium") == found.ap()
+    assert found.ap(area="large") is None
+
+
+def test_no_detections_score_zero() -> None:
+    found = average_precision(TRUTH, [], "bbox")
+    assert found.ap() == found.ar() == 0
+
+
+def test_without_truth_there_is_no_number() -> None:
+    truth = TRUTH | {"annotations": []}
+    for results in ([], [box(1, 7, [0, 0, 50, 50], 0.9)]):
+        found = average_precision(truth, results, "bbox")
+        assert found.ap() is found.ap([7], iou=0.5) is found.ar() is None
+
+
+def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    average_precision(TRUTH, [box(1, 7, [0, 0, 50, 50], 0.9)], "bbox")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["bbox", pytest.param("segm", marks=pytest.mark.slow)])
+def test_equal_to_pycocotools(shared_dir: Path, kind: Literal["bbox", "segm"]) -> None:
+    folder = shared_dir / "eval/data/derived/synth_coco300"
+    truth, results = (
+        json.loads(gzip.decompress((folder / f"coco_{name}.json.gz").read_bytes()))
+        for name in ("gt", f"dt_{kind}")
+    )
+    expected = json.loads((shared_dir / "eval/goldens.json").read_text())["synthetic"]["coco_300"][kind]
+    found = average_precision(truth, results, kind)
+    assert found.ap() == pytest.approx(expected["AP"], abs=1e-12)
+    assert found.ap(iou=0.5) == pytest.approx(expected["AP50"], abs=1e-12)
+    assert found.ap(iou=0.75) == pytest.approx(expected["AP75"], abs=1e-12)
+    assert found.ap(area="small") == pytest.approx(expected["APs"], abs=1e-12)
+    assert found.ap(area="medium") == pytest.approx(expected["APm"], abs=1e-12)
+    assert found.ap(area="large") == pytest.approx(expected["APl"], abs=1e-12)
+    assert found.ar() == pytest.approx(expected["AR100"], abs=1e-12)
+    assert found.ar(area="small") == pytest.approx(expected["ARs"], abs=1e-12)
