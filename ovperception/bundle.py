@@ -6,6 +6,7 @@ The card is JSON under the metadata key ``ovperception``. Nothing in a bundle ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["BackboneCard", "Bundle", "HeadCard", "ModelCard", "read_bundle", "read_card", "write_bundle"]
 
 _METADATA_KEY = "ovperception"
-FORMAT_VERSION = 1
 
 
 class _Strict(BaseModel):
@@ -71,7 +71,7 @@ class ModelCard(_Strict):
         deviations: where this implementation differs on purpose.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: str
     version: str = "1"
     summary: str = ""
@@ -186,7 +186,8 @@ def write_bundle(path: Path, card: ModelCard, tensors: Mapping[str, Tensor]) -> 
         save_file(_separate(tensors), partial, metadata=metadata)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         if "No space left" in str(error):
             raise ResourceExhausted(
                 f"No room for {path}", got=error, mend="Free some disk space, or give another --out"

@@ -260,7 +260,7 @@ def _disk_error(error: OSError, target: Path) -> OVPError:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return str(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _origin_path(partial: Path) -> Path:

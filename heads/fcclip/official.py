@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,12 @@ def convert(path: Path, *, vocabulary: Vocabulary) -> Converted:
         InvalidCheckpoint: not a checkpoint, not of FC-CLIP, incomplete, or with something unknown in it.
     """
     words = tuple(dict.fromkeys(vocabulary.texts))
-    parts = (
-        convert_state(_read_safetensors(path), seen_words=words, source=str(path))
-        if path.suffix == ".safetensors" and path.is_file()
-        else convert_pickle(path, seen_words=words)
-    )
+    if path.suffix == ".safetensors" and path.is_file():
+        parts = convert_state(_read_safetensors(path), seen_words=words, source=str(path))
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on files that are then refused or checked
+            parts = convert_pickle(path, seen_words=words)
     used = {theirs for theirs, _ in official_names(parts.config).values()}
     return Converted(
         about=_published(parts),

@@ -111,6 +111,8 @@ def _print(done: Conversion, *, named: bool) -> None:
     backbone = done.card.backbone
     where = "in the bundle" if backbone.included else "fetched by name"
     table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     for label, value in (
         ("model", f"{done.card.name} ({done.published})"),
         ("keys read", f"{done.keys_read}, all shapes as published"),
@@ -120,5 +122,5 @@ def _print(done: Conversion, *, named: bool) -> None:
         ("bundle", f"{done.path} ({done.nbytes / 1e6:.1f} MB)"),
         ("next", f"ovp predict IMAGE --model {done.card.name if named else done.path} --classes 'dog,cat'"),
     ):
-        table.add_row(Text(label, style="bold"), Text(value))
+        table.add_row(label, Text(value))
     Console().print(table)
