@@ -53,7 +53,7 @@ class ConvNeXtTrunk:
 
     family = "convnext"
     dense_stage = "res5"
-    region_stages = ("res5",)
+    region_stages: tuple[str, ...] = ("res5",)
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

@@ -67,12 +67,19 @@ def _resized_positions(attnpool: Any, size: tuple[int, int]) -> Tensor:
     return F.interpolate(grid, size, mode="bilinear", align_corners=False).flatten(2)[0].T
 
 
-def _attention_logits(attnpool: Any, query: Tensor, keys: Tensor) -> Tensor:
-    """(B, N, heads) of one query (B, C) against keys (B, N, C), both already projected."""
+def _attention_logits(attnpool: Any, query: Tensor, tokens: Tensor) -> Tensor:
+    """(B, N, heads): what the one query made of (B, C) thinks of the keys made of (B, N, C).
+
+    With a single query it is cheaper to carry it through the key projection once than to project every key.
+    """
     heads = attnpool.num_heads
-    scale = (query.shape[-1] // heads) ** -0.5
-    per_head = (query * scale).unflatten(-1, (heads, -1))
-    return torch.einsum("bhc,bnhc->bnh", per_head, keys.unflatten(-1, (heads, -1)))
+    projected = attnpool.q_proj(query).unflatten(-1, (heads, -1))  # (B, heads, C / heads)
+    projected = projected * projected.shape[-1] ** -0.5
+    weight = attnpool.k_proj.weight.unflatten(0, (heads, -1))
+    bias = attnpool.k_proj.bias.unflatten(0, (heads, -1))
+    carried = torch.einsum("bhd,hdc->bhc", projected, weight)
+    logits: Tensor = tokens @ carried.transpose(1, 2) + torch.einsum("bhd,hd->bh", projected, bias)[:, None]
+    return logits
 
 
 def masked_attention_pool(attnpool: Any, dense: Tensor, masks: Tensor) -> Tensor:
@@ -93,10 +100,10 @@ def masked_attention_pool(attnpool: Any, dense: Tensor, masks: Tensor) -> Tensor
         bias of the output projection (the reference gives NaN or that, depending on the attention kernel).
     """
     tokens = dense.flatten(2).transpose(1, 2)  # (B, N, C)
-    query = attnpool.q_proj(tokens.mean(1) + attnpool.positional_embedding[0].to(tokens.dtype))
+    query = tokens.mean(1) + attnpool.positional_embedding[0].to(tokens.dtype)
     tokens = tokens + _resized_positions(attnpool, (dense.shape[-2], dense.shape[-1])).to(tokens.dtype)
     # float64: masks share one maximum, so a mask's own weights may be tiny and must not underflow.
-    logits = _attention_logits(attnpool, query, attnpool.k_proj(tokens)).double()
+    logits = _attention_logits(attnpool, query, tokens).double()
     weights = (logits - logits.amax(1, keepdim=True)).clamp(min=_MIN_LOGIT).exp()  # (B, N, heads)
     values = attnpool.v_proj(tokens).double().unflatten(-1, (attnpool.num_heads, -1))
     inside = masks.flatten(2).to(weights.dtype)  # (B, Q, N)
@@ -113,7 +120,7 @@ def attention_pool(attnpool: Any, maps: Tensor) -> Tensor:
     tokens = maps.flatten(2).transpose(1, 2)
     tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
     tokens = tokens + attnpool.positional_embedding.to(maps.dtype)
-    logits = _attention_logits(attnpool, attnpool.q_proj(tokens[:, 0]), attnpool.k_proj(tokens))
+    logits = _attention_logits(attnpool, tokens[:, 0], tokens)
     values = attnpool.v_proj(tokens).unflatten(-1, (attnpool.num_heads, -1))
     pooled = torch.einsum("bnh,bnhc->bhc", logits.float().softmax(1).to(maps.dtype), values)
     embedded: Tensor = attnpool.c_proj(pooled.flatten(1))
@@ -159,7 +166,7 @@ class ResNetTrunk:
 
     family = "resnet"
     dense_stage = "res5"
-    region_stages = ("res4", "res5")
+    region_stages: tuple[str, ...] = ("res4", "res5")
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual

@@ -102,7 +102,7 @@ class ViTTrunk:
 
     family = "vit"
     dense_stage = "dense"
-    region_stages = ("dense",)
+    region_stages: tuple[str, ...] = ("dense",)
 
     def __init__(
         self, visual: Any, *, position_mode: PositionMode = "bicubic", antialias: bool = False

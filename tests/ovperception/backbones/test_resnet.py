@@ -149,8 +149,8 @@ def test_training_flows_through_every_path():
         + attention_pool(pool, maps["res5"]).square().sum()
     )
     loss.backward()
-    missing = [n for n, p in model.visual.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not missing
+    missing = {n for n, p in model.visual.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert missing <= {"attnpool.k_proj.bias"}  # a softmax over keys does not see it
 
 
 # Goldens: FC-CLIP's official code, open_clip RN50 with synthetic weights.
