@@ -64,6 +64,8 @@ class ModelCard(_Strict):
         templates: prompt templates used when a vocabulary names none: a set's name, or the templates.
         defaults: default thresholds of a question, such as ``score_threshold``.
         vocabulary: name of the training vocabulary.
+        background: name of the vocabulary whose words compete with those asked for, where a question names
+            no background of its own; empty for none.
         licence: of the weights; the code's is Apache-2.0.
         paper, code, source: where it was published.
         scores: published or measured numbers, ``"ADE20K PQ": 26.8``.
@@ -81,6 +83,7 @@ class ModelCard(_Strict):
     templates: str | tuple[str, ...] = "vild_14"
     defaults: dict[str, float] = Field(default_factory=dict)
     vocabulary: str = ""
+    background: str = ""
     licence: str = ""
     paper: str = ""
     code: str = ""

@@ -108,6 +108,9 @@ class Model:
         self.heads = {name: head.eval().requires_grad_(False) for name, head in heads.items()}
         self.preprocessing = preprocessing
         self.text = TextEncoder(backbone, templates=card.templates)
+        known = Vocabulary.builtin(card.background).classes if card.background else ()
+        self._extended: dict[str, Vocabulary] = {}
+        self._background = tuple("|".join(c.synonyms) for c in known)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Model:
@@ -256,6 +259,15 @@ class Model:
         """
         return self.text.classifier(Vocabulary.from_words(words))
 
+    def with_competitors(self, vocabulary: Vocabulary) -> Vocabulary:
+        """The vocabulary and what competes with it: its own background and negatives, or the model's."""
+        key = vocabulary.content_hash
+        if key not in self._extended:
+            if len(self._extended) >= 64:
+                self._extended.pop(next(iter(self._extended)), None)
+            self._extended[key] = vocabulary.with_competitors(self._background)
+        return self._extended.get(key) or vocabulary.with_competitors(self._background)
+
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) unit-length embeddings of texts as they are, without templates."""
@@ -366,7 +378,7 @@ class Scene:
             )
         least = self._unit("score_threshold", score_threshold, 0.0)
         overlap = self._unit("nms_iou_threshold", nms_iou_threshold, math.nan)
-        scores = self.scores("detect", vocabulary)
+        scores = _asked(self.scores("detect", self.model.with_competitors(vocabulary)), len(vocabulary))
         if isinstance(scores, BoxScores):
             return box_detections(
                 scores,
@@ -393,7 +405,8 @@ class Scene:
         """Give every pixel one of the words.
 
         Args:
-            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`.
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`. All pixels are shared
+                out among them: the background takes no part.
             score_threshold: pixels that score less stay undecided (-1); None: the model's.
 
         Raises:
@@ -412,7 +425,7 @@ class Scene:
 
         Args:
             words: one string a class, synonyms joined by ``|``; or a `Vocabulary`, which tells things from
-                stuff.
+                stuff. What the background wins stays void.
             score_threshold: masks that score less are left out, 0-1; None: the model's.
 
         Raises:
@@ -420,13 +433,13 @@ class Scene:
         """
         vocabulary = Vocabulary.from_words(words)
         least = self._unit("score_threshold", score_threshold, 0.0, key="panoptic_score_threshold")
-        scores = self.scores("panoptic", vocabulary)
+        extended = self.model.with_competitors(vocabulary)
+        scores = self.scores("panoptic", extended)
         if not isinstance(scores, MaskScores):
             raise Unsupported("This head gives no segments", field="task", got="panoptic")
         overlap = self.model.card.defaults.get("overlap_threshold", 0.8)
-        return panoptic(
-            scores, self.geometry, vocabulary, score_threshold=least, overlap_threshold=overlap
-        )
+        found = panoptic(scores, self.geometry, extended, score_threshold=least, overlap_threshold=overlap)
+        return found if extended is vocabulary else _without_background(found, vocabulary)
 
     @torch.inference_mode()
     def heatmap(self, text: str) -> NDArray[np.float32]:
@@ -466,6 +479,28 @@ class Scene:
                 f"{name} is out of range", field=name, expected="a number from 0 to 1", got=value
             )
         return float(value)
+
+
+def _asked(scores: Scores, classes: int) -> Scores:
+    """The first K columns; of mask scores, what the rest won becomes "void"."""
+    if isinstance(scores, MaskScores) and scores.probabilities.shape[1] > classes + 1:
+        kept = scores.probabilities[:, :classes]
+        void = (1 - kept.sum(dim=1, keepdim=True)).clamp(min=0)
+        return MaskScores(probabilities=torch.cat((kept, void), dim=1), mask_logits=scores.mask_logits)
+    if isinstance(scores, BoxScores) and scores.scores.shape[1] > classes:
+        boxes = scores.boxes[:, :classes] if scores.boxes.ndim == 3 else scores.boxes
+        return dataclasses.replace(scores, scores=scores.scores[:, :classes], boxes=boxes)
+    return scores
+
+
+def _without_background(found: PanopticMap, vocabulary: Vocabulary) -> PanopticMap:
+    """Background segments become void; the rest is numbered from 1 again."""
+    table = np.zeros(max((s.id for s in found.segments), default=0) + 1, np.int32)
+    kept = [s for s in found.segments if s.class_id < len(vocabulary)]
+    for number, segment in enumerate(kept, start=1):
+        table[segment.id] = number
+    segments = tuple(dataclasses.replace(s, id=int(table[s.id])) for s in kept)
+    return PanopticMap(classes=vocabulary.names, ids=table[found.ids], segments=segments)
 
 
 def _checked_boxes(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:

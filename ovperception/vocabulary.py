@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from ovperception.datasets.vocabularies import (
     VocabularyFile,
@@ -99,11 +100,15 @@ class Vocabulary:
     Attributes:
         classes: At least one; names are unique.
         templates: Texts with ``{}``; None means the model's own.
+        background: What else may be in the picture, ``a|b`` for synonyms. These words compete with the
+            classes for every object and are never reported; without them "taxi" alone would be said of
+            everything that is an object at all. None means the model's own, () none.
         name: What the vocabulary is called, no part of its identity.
     """
 
     classes: tuple[VocabularyClass, ...]
     templates: tuple[str, ...] | None = None
+    background: tuple[str, ...] | None = None
     name: str = ""
     _hash: str = field(default="", init=False, repr=False, compare=False)
 
@@ -123,6 +128,22 @@ class Vocabulary:
             raise InvalidVocabulary(
                 "Too many synonyms in all", field="vocabulary", expected=f"up to {MAX_TEXTS}", got=texts
             )
+        if self.background is not None:
+            if isinstance(self.background, str):
+                raise InvalidVocabulary(
+                    "One string is not a list of background words",
+                    field="vocabulary.background",
+                    expected='a list such as ["tree", "house|cottage"]',
+                    got=repr(self.background),
+                )
+            object.__setattr__(self, "background", tuple(self.background))
+            if len(self.background) > MAX_CLASSES:
+                raise InvalidVocabulary(
+                    "Too many background words",
+                    field="vocabulary.background",
+                    expected=f"up to {MAX_CLASSES}",
+                    got=len(self.background),
+                )
         if self.templates is not None:
             object.__setattr__(self, "templates", resolve_templates(self.templates))
 
@@ -155,9 +176,34 @@ class Vocabulary:
         """SHA-256 (hex) over everything that changes answers: all but the vocabulary's own name."""
         if not self._hash:
             rows = [[c.name, c.synonyms, c.is_thing, c.negatives, c.score_threshold] for c in self.classes]
-            text = json.dumps([rows, self.templates], ensure_ascii=True)
+            text = json.dumps([rows, self.templates, self.background], ensure_ascii=True)
             object.__setattr__(self, "_hash", hashlib.sha256(text.encode()).hexdigest())
         return self._hash
+
+    def with_competitors(self, default: Sequence[str] = ()) -> Vocabulary:
+        """The same classes and, behind them, one class for everything that competes with them.
+
+        Competitors are the background (or `default` where that is None) and the classes' negatives, less
+        what shares a word with a class.
+
+        Args:
+            default: The model's own background.
+
+        Returns:
+            This vocabulary itself if nothing competes; otherwise class i is still this one's for i < K.
+        """
+        words = [*(default if self.background is None else self.background)]
+        words += [negative for c in self.classes for negative in c.negatives]
+        taken = {text.casefold() for c in self.classes for text in (c.name, *c.synonyms)}
+        extra = []
+        for index, word in enumerate(words):
+            synonyms = _split(word, index, "vocabulary.background")
+            if taken.isdisjoint(s.casefold() for s in synonyms):
+                taken.update(s.casefold() for s in synonyms)
+                extra.append(VocabularyClass(name=synonyms[0], synonyms=synonyms))
+        if not extra:
+            return self
+        return Vocabulary(classes=(*self.classes, *extra), templates=self.templates, background=())
 
     @classmethod
     def from_words(
@@ -166,6 +212,7 @@ class Vocabulary:
         *,
         templates: str | Sequence[str] | None = None,
         stuff: Iterable[str] | None = None,
+        background: Sequence[str] | None = None,
     ) -> Vocabulary:
         """Makes a vocabulary of plain words.
 
@@ -176,6 +223,7 @@ class Vocabulary:
             templates: Name of a built-in set, one template, or a list; None leaves the choice to the model.
             stuff: Names of the classes that are stuff. Default: those that are stuff in COCO panoptic,
                 ADE20K, Cityscapes or our scenes, and a thing in none of them nor in LVIS.
+            background: As the attribute; None leaves it to the model, or to the `Vocabulary` given.
 
         Raises:
             InvalidVocabulary: With the path of the offending entry.
@@ -186,7 +234,10 @@ class Vocabulary:
             if stuff is not None:
                 wanted = _stuff_names(stuff, words.names)
                 classes = tuple(replace(c, is_thing=c.name not in wanted) for c in classes)
-            return replace(words, classes=classes, templates=words.templates if chosen is None else chosen)
+            if chosen is None:
+                chosen = words.templates
+            kept = words.background if background is None else tuple(background)
+            return replace(words, classes=classes, templates=chosen, background=kept)
         if isinstance(words, str | bytes):
             raise InvalidVocabulary(
                 "One string is not a list of words",
@@ -214,15 +265,21 @@ class Vocabulary:
                 VocabularyClass(name=s[0], synonyms=s, is_thing=fold(s[0]) not in wanted) for s in synonyms
             ),
             templates=chosen,
+            background=None if background is None else tuple(background),
         )
 
     @classmethod
     def builtin(cls, name: str, *, templates: str | Sequence[str] | None = None) -> Vocabulary:
-        """Gives the class list of a data set, such as ``lvis_v1_1203``; `builtin_names` has them all.
+        """Gives the class list of a data set, such as ``lvis_v1_1203``, or of our own world, ``scenes``.
 
         Raises:
             UnknownVocabulary: No list of this name.
         """
+        if name in ("scenes", "scenes_base", "scenes_novel"):
+            from ovperception.datasets.scenes.vocabulary import Part, scenes_vocabulary
+
+            part = cast("Part", name.partition("_")[2] or "all")
+            return cls.from_words(scenes_vocabulary(part), templates=templates)
         return cls._of(load_vocabulary_file(name), templates)
 
     @classmethod
@@ -317,8 +374,8 @@ def _check_count(count: int) -> None:
         )
 
 
-def _split(word: object, index: int) -> tuple[str, ...]:
-    where = f"vocabulary.classes[{index}]"
+def _split(word: object, index: int, where: str = "vocabulary.classes") -> tuple[str, ...]:
+    where = f"{where}[{index}]"
     if not isinstance(word, str):
         raise InvalidVocabulary("A word is not text", field=where, expected="a string", got=repr(word))
     parts = word.split("|")

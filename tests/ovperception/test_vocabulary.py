@@ -229,3 +229,30 @@ def test_bad_thresholds(threshold):
 def test_words_need_no_torch():
     code = "import sys, ovperception as o; o.Vocabulary.from_words(['a']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_competitors_come_behind_the_classes_and_never_share_a_word_with_them() -> None:
+    asked = Vocabulary.from_words(["taxi|cab", "cat"], background=["car", "Cab|hackney", "tree|oak", "oak"])
+    extended = asked.with_competitors(("ignored",))
+    assert extended.names == ("taxi", "cat", "car", "tree")
+    assert extended.with_competitors(("dog",)) is extended  # what competes has no background of its own
+
+
+def test_background_is_the_models_own_unless_it_is_given() -> None:
+    words = Vocabulary.from_words(["taxi"])
+    assert words.with_competitors(("car", "taxi")).names == ("taxi", "car")
+    none = Vocabulary.from_words(["taxi"], background=())
+    assert none.with_competitors(("car",)) is none
+    assert none.content_hash != words.content_hash
+
+
+def test_negatives_compete() -> None:
+    asked = Vocabulary(classes=(VocabularyClass(name="mouse", negatives=("computer mouse",)),))
+    assert asked.with_competitors().names == ("mouse", "computer mouse")
+
+
+def test_scenes_is_a_builtin_vocabulary() -> None:
+    whole, base = Vocabulary.builtin("scenes"), Vocabulary.builtin("scenes_base")
+    assert len(whole) >= 608
+    assert set(base.names) < set(whole.names)
+    assert "grass" in base.names
