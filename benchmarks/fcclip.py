@@ -104,7 +104,7 @@ def _backbone(arch: str, state: Mapping[str, torch.Tensor]) -> ClipBackbone:
 
 
 def matrix_speed(device: str, side: int = 2048, rounds: int = 5) -> float:
-    """GFLOP/s of the best of a few large float32 matrix products."""
+    """GFLOP/s of the best of a few large float32 matrix products; per CPU second and thread on a CPU."""
     a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
     best = float("inf")
     for _ in range(rounds):

@@ -99,14 +99,16 @@ def _corner_rows(
     images, _, heads = locations.shape[:3]
     sizes = torch.tensor([(w, h) for h, w in spatial_shapes], device=device, dtype=dtype)[:, None]
     # Beyond the border cell nothing changes any more: all corners are zero there.
-    position = torch.minimum((locations * sizes - 0.5).clamp(min=-1), sizes)
+    position = torch.addcmul(sizes.new_tensor(-0.5), locations, sizes).clamp(
+        torch.full_like(sizes, -1), sizes
+    )
     with torch.no_grad():
         corner = torch.minimum(position.floor(), sizes - 1)
         strides = torch.tensor([w + 2 for _, w in spatial_shapes], device=device)[:, None]
         origins = torch.tensor(starts, device=device)[:, None] + strides + 1
         # Float arithmetic is exact here (cells < 2**24), and four times faster than 64-bit integers.
         x, y = corner.float().unbind(-1)
-        cell = (y * strides.float() + x + origins.float()).to(torch.int32)
+        cell = torch.addcmul(x + origins.float(), y, strides.float()).to(torch.int32)
         row = cell * heads + torch.arange(heads, device=device, dtype=torch.int32)[:, None, None]
         if images > 1:
             image = torch.arange(images, device=device, dtype=torch.int32) * (cells * heads)
@@ -198,6 +200,6 @@ class DeformableAttention(nn.Module):
         weights = self.weights(asking).view(*grid[:3], -1).softmax(-1).view(grid)
         values = self.values(tokens).view(images, count, self.heads, -1)
         sizes = offsets.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
-        locations = reference[:, None, None, None] + offsets / sizes
+        locations = torch.addcmul(reference[:, None, None, None], offsets, 1 / sizes)
         sampled = deformable_sampling(values, spatial_shapes, locations, weights)
         return self.output(sampled)  # type: ignore[no-any-return]

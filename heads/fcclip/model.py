@@ -160,7 +160,7 @@ class FCCLIP(nn.Module):
         """The learned branch alone, as it is trained: (..., Q, D) -> (..., Q, K + 1) logits, "void" last."""
         flat = query_embeddings.flatten(0, -2)
         logits = class_logits(flat, self._void(), text, self._scale())
-        return logits.unflatten(0, query_embeddings.shape[:-1])
+        return logits.view(*query_embeddings.shape[:-1], -1)
 
     def classify(self, encoding: Encoding, text: TextClassifier) -> MaskScores:
         """The word half: one image against its own words.

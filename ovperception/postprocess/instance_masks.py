@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -96,18 +97,18 @@ def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[i
         window = resizer.extent(logits > 0)
         if not all(window.size):
             continue
-        values = resizer(logits[None], window)[0]
-        inside = values > 0
-        rows, columns = inside.any(dim=1).nonzero()[:, 0], inside.any(dim=0).nonzero()[:, 0]
-        if len(rows) == 0:
+        values = resizer.one(logits, window)
+        rows, columns = (values.amax(dim=d).gt(0).nonzero()[:, 0].tolist() for d in (1, 0))
+        if not rows:
             continue
-        sum_of = float((values.sigmoid_() * inside).sum())
-        area = int(inside.sum())
-        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        crop = inside[top:bottom, left:right].cpu().numpy()
-        top, left = top + window.top, left + window.left
+        values = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        crop = (values > 0).cpu().numpy()
+        # Outside the mask minus infinity, so that its sureness is 0.
+        total = float(F.threshold(values, 0, -torch.inf).sigmoid_().sum())
+        top, left = window.top + rows[0], window.left + columns[0]
         box = (left, top, left + crop.shape[1], top + crop.shape[0])
-        cut[query] = _Mask(RLE.from_crop(crop, top, left, geometry.original), box, sum_of / (area + 1e-6))
+        rle = RLE.from_crop(crop, top, left, geometry.original)
+        cut[query] = _Mask(rle, box, total / (int(np.count_nonzero(crop)) + 1e-6))
     return cut
 
 

@@ -16,8 +16,6 @@ from ovperception.vocabulary import Vocabulary
 
 __all__ = ["panoptic"]
 
-_TILE_BYTES = 2**23
-
 
 @torch.inference_mode()
 def panoptic(
@@ -99,30 +97,28 @@ def _compete(
     areas = torch.zeros(len(best), dtype=torch.int64, device=best.device)
     if len(best) == 0:
         return winners, sure, areas.cpu().numpy()
-    resizer = Resizer(geometry, (logits.shape[-2], logits.shape[-1]), logits.device)
-    for window in tiles(geometry.original, _TILE_BYTES // (4 * len(best))):
-        cells = resizer.cells(logits, window)
+    maps = logits.permute(1, 2, 0).contiguous()
+    resizer = Resizer(geometry, (maps.shape[0], maps.shape[1]), maps.device)
+    for window in tiles(geometry.original, maps.device):
+        cells = resizer.cells(maps, window)
         active = _contenders(cells, best)
-        values = resizer.expand(cells[active], window).sigmoid_().flatten(1)
-        inside = values >= 0.5
-        areas[active] += _count(inside)
-        winner = (values * best[active, None]).argmax(dim=0)
+        if len(active) < len(best):
+            cells = cells[..., active]
+        values = resizer.expand(cells, window).sigmoid_()  # (pixels, active)
+        scratch = torch.empty_like(values)
+        # Ones and zeros in float: sums of them are exact, and vectorised where those of bool are not.
+        areas[active] += torch.ge(values, 0.5, out=scratch).sum(dim=0).long()
+        winner = torch.mul(values, best[active], out=scratch).argmax(dim=1, keepdim=True)
         area = np.s_[window.top : window.bottom, window.left : window.right]
         winners[area] = active[winner].view(window.size).cpu().numpy()
-        sure[area] = inside.gather(0, winner[None])[0].view(window.size).cpu().numpy()
+        sure[area] = (values.gather(1, winner) >= 0.5).view(window.size).cpu().numpy()
     return winners, sure, areas.cpu().numpy()
 
 
 def _contenders(cells: Tensor, best: Tensor) -> Tensor:
     """Indices of the masks that can win or hold a pixel of a window, by the extremes of their cells."""
-    highest = cells.amax(dim=(1, 2)).sigmoid()
-    guaranteed = (cells.amin(dim=(1, 2)).sigmoid() * best).amax()
+    highest = cells.amax(dim=(0, 1)).sigmoid()
+    guaranteed = (cells.amin(dim=(0, 1)).sigmoid() * best).amax()
     slack = 1e-5  # the extremes bound the interpolated values up to rounding
     can_win = highest * best >= guaranteed * (1 - slack)
     return (can_win | (highest >= 0.5 - slack)).nonzero()[:, 0]
-
-
-def _count(inside: Tensor) -> Tensor:
-    """(N, pixels) bool -> (N,) int64."""
-    # Float sums are vectorised where integer ones are not, and exact up to 2**24.
-    return inside.float().sum(dim=1).long()

@@ -8,6 +8,7 @@ columns. The matrices come out of torch's own interpolation, so they hold its we
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,14 @@ from torch import Tensor
 from ovperception.images import Geometry
 
 __all__ = ["Resizer", "Window", "tiles"]
+
+_TILE = (32, 64)
+"""Small enough for a core's cache to hold hundreds of maps of it."""
+
+_LARGE_TILE = (256, 512)
+"""Large enough to keep a GPU busy."""
+
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +59,15 @@ class _Axis:
 
     def pixels(self, touched: Tensor) -> tuple[int, int]:
         """The range of pixels that read any of the cells marked in (cells,) bool; empty if none does."""
-        found = ((self.weights != 0) & touched).any(dim=1).nonzero()
+        found = (self.weights @ touched.to(self.weights)).nonzero()  # no weight is negative
         return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, 0)
 
 
 class Resizer:
     """Resizes maps of one grid into windows of the presented image.
+
+    Many maps lie with what they say of one cell or pixel side by side, (h, w, N), so that comparing and
+    adding them up runs along memory.
 
     Args:
         geometry: How the image lies in the network's input.
@@ -73,20 +85,32 @@ class Resizer:
         )
 
     def cells(self, maps: Tensor, window: Window) -> Tensor:
-        """A view of the cells (N, h, w) that a window reads; their extremes bound the window's."""
+        """A view (h', w', N) of what a window reads of (h, w, N) maps; its extremes bound the window's."""
         rows = self._rows.cells(window.top, window.bottom)
-        return maps[:, rows, self._columns.cells(window.left, window.right)]
-
-    def __call__(self, maps: Tensor, window: Window) -> Tensor:
-        """(N, h, w) maps of the whole grid -> (N, *window.size)."""
-        return self.expand(self.cells(maps, window), window)
+        return maps[rows, self._columns.cells(window.left, window.right)]
 
     def expand(self, cells: Tensor, window: Window) -> Tensor:
-        """As calling, from what `cells` gave."""
+        """What `cells` gave -> (pixels of the window, N)."""
         rows = self._rows.cells(window.top, window.bottom)
         columns = self._columns.cells(window.left, window.right)
-        wide = cells @ self._columns.weights[window.left : window.right, columns].T
-        return self._rows.weights[window.top : window.bottom, rows] @ wide
+        across = self._columns.weights[window.left : window.right, columns]
+        wide = torch.bmm(across.expand(len(cells), -1, -1), cells).flatten(1)
+        down = self._rows.weights[window.top : window.bottom, rows]
+        return (down @ wide).view(math.prod(window.size), cells.shape[2])
+
+    def one(self, grid: Tensor, window: Window) -> Tensor:
+        """One map (h, w) of the whole grid -> the window's (height, width)."""
+        columns = self._columns.cells(window.left, window.right)
+        narrow = self._columns.weights[window.left : window.right, columns]
+        height, width = window.size
+        out = grid.new_empty(height, width)
+        # A few rows at a time: the matrix of all rows is nearly all zeros.
+        for start in range(0, height, _ROWS):
+            top, stop = window.top + start, min(start + _ROWS, height)
+            rows = self._rows.cells(top, window.top + stop)
+            wide = grid[rows, columns] @ narrow.T
+            torch.mm(self._rows.weights[top : window.top + stop, rows], wide, out=out[start:stop])
+        return out
 
     def extent(self, inside: Tensor) -> Window:
         """The smallest window outside of which no pixel reads a marked cell of (h, w) bool."""
@@ -109,12 +133,10 @@ def _axis(cells: int, padded: int, resized: int, original: int, device: torch.de
         return _Axis(weights.to(device), tuple(first.tolist()), tuple(last.tolist()))
 
 
-def tiles(size: tuple[int, int], pixels: int) -> Iterator[Window]:
-    """Cut an image into windows of about this many pixels, a little wider than high."""
+def tiles(size: tuple[int, int], device: torch.device | str = "cpu") -> Iterator[Window]:
+    """Cut an image into windows, twice as wide as high, of a size that suits the device."""
     height, width = size
-    side = max(1, pixels)
-    rows = min(height, max(8, round((side / 2) ** 0.5)))
-    columns = min(width, max(16, side // rows))
+    rows, columns = _TILE if torch.device(device).type == "cpu" else _LARGE_TILE
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield Window(top, min(top + rows, height), left, min(left + columns, width))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ovperception.errors import InvalidParameter
@@ -18,9 +19,6 @@ __all__ = ["semantic"]
 
 _NEGLIGIBLE = 1e-6
 """What leaving queries out of a tile may change in any class score of it."""
-
-_TILE_BYTES = 2**24
-"""Scratch memory a tile; about what stays in a processor's cache."""
 
 
 @torch.inference_mode()
@@ -48,43 +46,46 @@ def semantic(
     """
     check_unit(score_threshold=score_threshold)
     if isinstance(scores, MaskScores):
-        found, grid, device = (
-            scores.probabilities.shape[1] - 1,
-            scores.mask_logits.shape[-2:],
-            scores.mask_logits,
-        )
-        per_pixel = len(scores.probabilities) + found
+        classes, grids = scores.probabilities.shape[1] - 1, scores.mask_logits
     elif isinstance(scores, PixelScores):
-        found, grid, device = len(scores.logits), scores.logits.shape[-2:], scores.logits
-        per_pixel = 2 * found
+        classes, grids = len(scores.logits), scores.logits
     else:
         raise InvalidParameter("Boxes cannot be made a map", got=type(scores).__name__)
-    check_classes(found, vocabulary)
-    resizer = Resizer(geometry, (grid[0], grid[1]), device.device)
+    check_classes(classes, vocabulary)
+    maps = grids.permute(1, 2, 0).contiguous()
+    resizer = Resizer(geometry, (maps.shape[0], maps.shape[1]), maps.device)
+    weights = _padded(scores.probabilities[:, :-1]) if isinstance(scores, MaskScores) else None
+    strongest = maps.new_zeros(0) if weights is None else weights.amax(dim=1)
     labels = np.empty(geometry.original, np.int32)
     best = np.empty(geometry.original, np.float32)
-    for window in tiles(geometry.original, _TILE_BYTES // (4 * per_pixel)):
-        if isinstance(scores, MaskScores):
-            values, classes = _vote(scores, resizer.cells(scores.mask_logits, window), resizer, window)
+    for window in tiles(geometry.original, maps.device):
+        cells = resizer.cells(maps, window)
+        if weights is None:
+            logits = resizer.expand(cells, window)
+            peak, found = logits.max(dim=1)
+            values = (peak - logits.logsumexp(dim=1)).exp()
         else:
-            logits = resizer(scores.logits, window).flatten(1)
-            peak, classes = logits.max(dim=0)
-            values = (peak - logits.logsumexp(dim=0)).exp()
+            votes = _vote(weights, strongest, cells, resizer, window)
+            values, found = votes[:, :classes].max(dim=1)
         area = np.s_[window.top : window.bottom, window.left : window.right]
-        labels[area] = classes.view(window.size).cpu().numpy()
+        labels[area] = found.view(window.size).cpu().numpy()
         best[area] = values.view(window.size).cpu().numpy()
     labels[best < score_threshold] = -1
     return SemanticMap(classes=vocabulary.names, labels=labels, scores=best)
 
 
-def _vote(scores: MaskScores, cells: Tensor, resizer: Resizer, window: Window) -> tuple[Tensor, Tensor]:
-    """Best score and class of a window's pixels, each (pixels,)."""
-    weights = scores.probabilities[:, :-1]
+def _padded(weights: Tensor) -> Tensor:
+    """(Q, K) -> (Q, K and a few columns of zeros): matrix products like multiples of 16, by a third."""
+    return F.pad(weights, (0, -weights.shape[1] % 16)).contiguous()
+
+
+def _vote(weights: Tensor, strongest: Tensor, cells: Tensor, resizer: Resizer, window: Window) -> Tensor:
+    """(pixels, K) class scores of a window."""
     # A pixel is never surer than the surest cell it is made from.
-    reach = cells.amax(dim=(1, 2)).sigmoid() * weights.amax(dim=1)
-    order = reach.argsort()
-    skipped = int((reach[order].cumsum(0) <= _NEGLIGIBLE).sum())
-    kept = order[skipped:].sort().values
-    sure = resizer.expand(cells[kept], window).sigmoid_().flatten(1)
-    best = (sure.T @ weights[kept]).max(dim=1)
-    return best.values, best.indices
+    reach = cells.amax(dim=(0, 1)).sigmoid() * strongest
+    ascending, order = reach.sort()
+    skipped = int((ascending.cumsum(0) <= _NEGLIGIBLE).sum())
+    if skipped:
+        kept = order[skipped:]
+        cells, weights = cells[..., kept], weights[kept]
+    return resizer.expand(cells, window).sigmoid_() @ weights
