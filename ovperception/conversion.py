@@ -7,7 +7,6 @@ A converter belongs to its head's package and is found through the entry points 
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from ovperception.bundle import BackboneCard, ModelCard, write_bundle
 from ovperception.catalogue import CatalogueEntry, card_for, entries
+from ovperception.download import sha256_of
 from ovperception.errors import InvalidParameter, MissingFile, Unsupported
 
 if TYPE_CHECKING:
@@ -160,12 +160,6 @@ def convert_file(
         keys_read=converted.keys_read,
         nbytes=path.stat().st_size,
     )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _training_vocabulary(format_name: str) -> str:

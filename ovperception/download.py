@@ -27,7 +27,7 @@ from ovperception.errors import (
     Unavailable,
 )
 
-__all__ = ["Progress", "direct_url", "download"]
+__all__ = ["Progress", "direct_url", "download", "sha256_of"]
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here and the bytes of the whole, if known."""
@@ -90,7 +90,7 @@ def download(url: str, target: Path, *, sha256: str = "", progress: Progress | N
             _fill(direct_url(url), partial, file, progress or (lambda done, total: None))
     except OSError as error:
         raise _disk_error(error, target) from error
-    digest = _sha256(partial)
+    digest = sha256_of(partial)
     if sha256 and digest != sha256.lower():
         _forget(partial)
         raise InvalidCheckpoint(
@@ -114,19 +114,18 @@ def _lock(file: IO[bytes], target: Path) -> None:
 
 
 def _fill(url: str, partial: Path, file: IO[bytes], progress: Progress) -> None:
-    """Fetch until whole; connections that break off are tried again while each brings something."""
-    reason = ""
-    for attempt in range(_ATTEMPTS):
-        before = file.tell()
-        if attempt:
-            time.sleep(_PAUSE_S * attempt)
+    """Fetch until whole; gives up after some attempts in a row that brought nothing new."""
+    reason, failures, best = "", 0, file.tell()
+    while failures < _ATTEMPTS:
+        if failures:
+            time.sleep(_PAUSE_S * failures)
         try:
             _fetch(url, partial, file, progress)
             return
         except _BrokenOff as error:
             reason = str(error)
-            if file.tell() <= before and attempt:
-                break
+            failures = 0 if file.tell() > best else failures + 1
+            best = max(best, file.tell())
     raise Unavailable(
         f"The connection to {urlsplit(url).hostname} broke off",
         got=f"{file.tell()} bytes ({reason})",
@@ -148,8 +147,10 @@ def _fetch(url: str, partial: Path, file: IO[bytes], progress: Progress) -> None
         _refuse_page(answer, url)
         begin = _begin(answer, have, known)
         if begin != have:
-            file.truncate(begin)
-            file.seek(begin)
+            file.truncate(0)
+            file.seek(0)
+        if begin is None:
+            raise _BrokenOff("the server does not resume as it should")
         length = answer.headers.get("Content-Length")
         total = begin + int(length) if length is not None and length.isdigit() else None
         _write_origin(partial, _Origin(url=url, validator=_validator(answer), total=total))
@@ -197,26 +198,20 @@ def _refuse_page(answer: Any, url: str) -> None:
         )
 
 
-def _begin(answer: Any, have: int, known: _Origin) -> int:
-    """The offset that the answer's first byte has in the whole file."""
+def _begin(answer: Any, have: int, known: _Origin) -> int | None:
+    """Where in the whole file the answer begins; None: it does not continue what is here."""
     if answer.status != 206:
         return 0
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
     same = match is not None and (known.total is None or match[2] in ("*", str(known.total)))
-    if match is None or int(match[1]) != have or not same:
-        raise Unavailable(
-            "The server does not resume as it should",
-            expected=f"Content-Range from byte {have}",
-            got=answer.headers.get("Content-Range", "none"),
-            mend="Delete the .partial file and try again",
-        )
-    return have
+    return have if match is not None and int(match[1]) == have and same else None
 
 
 def _validator(answer: Any) -> str:
     """What proves at the next try that the file is still the same: a strong ETag, or its date."""
-    etag = answer.headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+    etag = str(answer.headers.get("ETag", ""))
+    date = str(answer.headers.get("Last-Modified", ""))
+    return etag if etag and not etag.startswith("W/") else date
 
 
 def _copy(answer: Any, file: IO[bytes], total: int | None, progress: Progress) -> None:
@@ -258,7 +253,8 @@ def _disk_error(error: OSError, target: Path) -> OVPError:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return str(hashlib.file_digest(file, "sha256").hexdigest())
 

@@ -25,8 +25,6 @@ from ovperception.errors import InvalidCheckpoint, OVPError, Unavailable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ovperception.conversion import Conversion
-
 __all__ = ["app"]
 
 app = typer.Typer(help="List, describe and fetch models.", add_completion=False)
@@ -95,28 +93,32 @@ def pull(
         return
     console.print(f"{found.name}: {found.summary}", highlight=False)
     console.print(f"Licence: {found.licence}", highlight=False)
-    _fetch(found, url or found.url, console)
+    _fetch(found, url or found.url, console, again=force)
     _report(name, path, as_json, fetched=True)
 
 
-def _fetch(found: CatalogueEntry, url: str, console: Any) -> None:
+def _fetch(found: CatalogueEntry, url: str, console: Any, *, again: bool) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+    from ovperception.conversion import converter
     from ovperception.download import download
 
+    if found.format:
+        converter(found.format)  # what is missing here is said before gigabytes are fetched
     checkpoint = cache_dir() / "downloads" / found.file_name
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(found.name, total=None)
-            download(
-                url,
-                checkpoint,
-                sha256=found.sha256,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except Unavailable as error:
-        raise _by_hand(error, found) from error
+    if not checkpoint.is_file() or again:  # it stays there if the conversion was broken off
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        try:
+            with Progress(*columns, console=console, transient=True) as bar:
+                task = bar.add_task(found.name, total=None)
+                download(
+                    url,
+                    checkpoint,
+                    sha256=found.sha256,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+        except Unavailable as error:
+            raise _by_hand(error, found) from error
     console.print(f"Converting {checkpoint.name}", highlight=False)
     try:
         _install(found, checkpoint)
@@ -135,7 +137,7 @@ def _install(found: CatalogueEntry, fetched: Path) -> None:
     """Make the bundle that the name finds of what was fetched."""
     path = pulled_path(found.name)
     if not found.format:
-        read_card(fetched)
+        _refuse_another(found, read_card(fetched))
         path.parent.mkdir(parents=True, exist_ok=True)
         fetched.replace(path)
         return
@@ -145,7 +147,7 @@ def _install(found: CatalogueEntry, fetched: Path) -> None:
         _refuse_another(found, card)
         return path
 
-    _: Conversion = convert_file(fetched, target, format_name=found.format, vocabulary=found.vocabulary)
+    convert_file(fetched, target, format_name=found.format, vocabulary=found.vocabulary)
 
 
 def _refuse_another(found: CatalogueEntry, card: ModelCard) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_without_ranges_it_begins_again(site: Site, target: Path) -> None:
 
 
 def test_a_file_that_changed_meanwhile_is_not_patched_together(site: Site, target: Path) -> None:
-    site.break_after = [1_000_000, 0, 0, 0]
+    site.break_after = [1_000_000, 0, 0, 0, 0]
     with pytest.raises(Unavailable):
         download.download(site.url, target)
     site.content, site.etag, site.break_after = CONTENT[::-1], '"two"', []
@@ -151,7 +151,7 @@ def test_a_file_that_changed_meanwhile_is_not_patched_together(site: Site, targe
 
 def test_a_file_that_shrank_meanwhile_begins_again(site: Site, target: Path) -> None:
     site.etag = ""
-    site.break_after = [1_000_000, 0, 0, 0]
+    site.break_after = [1_000_000, 0, 0, 0, 0]
     with pytest.raises(Unavailable):
         download.download(site.url, target)
     site.content, site.break_after = b"short", []
@@ -160,7 +160,7 @@ def test_a_file_that_shrank_meanwhile_begins_again(site: Site, target: Path) -> 
 
 
 def test_a_partial_file_of_another_address_begins_again(site: Site, target: Path) -> None:
-    site.break_after = [1_000_000, 0, 0, 0]
+    site.break_after = [1_000_000, 0, 0, 0, 0]
     with pytest.raises(Unavailable):
         download.download(site.url, target)
     site.requests, site.break_after = [], []
@@ -168,10 +168,22 @@ def test_a_partial_file_of_another_address_begins_again(site: Site, target: Path
     assert site.requests == [""]
 
 
-def test_a_range_that_was_not_asked_for_is_refused(site: Site, target: Path) -> None:
+def test_a_range_that_was_not_asked_for_begins_again(site: Site, target: Path) -> None:
     site.break_after, site.content_range = [1_000_000], f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"
-    with pytest.raises(Unavailable, match="does not resume as it should"):
+    assert download.download(site.url, target) == DIGEST
+    assert site.requests == ["", "bytes=1000000-", ""]
+
+
+def test_a_connection_that_always_breaks_off_is_given_up(site: Site, target: Path) -> None:
+    site.ranges, site.break_after = False, [1_000_000] * 99
+    with pytest.raises(Unavailable, match="broke off"):
         download.download(site.url, target)
+    assert len(site.requests) == 5
+
+
+def test_a_connection_that_breaks_off_often_arrives(site: Site, target: Path) -> None:
+    site.break_after = [300_000] * 9
+    assert download.download(site.url, target, sha256=DIGEST) == DIGEST
 
 
 def test_an_interruption_keeps_what_came(site: Site, target: Path) -> None:
@@ -231,7 +243,7 @@ def test_another_kind_of_address(url: str, target: Path) -> None:
 
 def test_a_disk_without_room(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(ResourceExhausted, match="3000000 bytes free"):
         download.download(site.url, target)
 
@@ -403,3 +415,24 @@ def test_pull_of_something_else_is_deleted(capsys: pytest.CaptureFixture[str], s
     assert "What was fetched is not fcclip-r50" in err
     assert not list((catalogue.cache_dir() / "downloads").iterdir())
     assert not catalogue.pulled_path("fcclip-r50").exists()
+
+
+def test_pull_of_a_checkpoint_is_converted_and_what_came_is_not_fetched_twice(
+    capsys: pytest.CaptureFixture[str], site: Site, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(checkpoint: Path, *_: object, **__: object) -> None:
+        assert checkpoint.read_bytes() == CONTENT
+        raise ResourceExhausted("No room")
+
+    def convert(checkpoint: Path, out: Callable[[ModelCard], Path], **_: object) -> None:
+        path = out(read_card(bundle))
+        path.parent.mkdir()
+        bundle.replace(path)
+
+    monkeypatch.setattr("ovperception.conversion.convert_file", full)
+    assert run(capsys, "pull", "fcclip-r50", "--url", site.url)[0] == 1
+    monkeypatch.setattr("ovperception.conversion.convert_file", convert)
+    status, out, _ = run(capsys, "pull", "fcclip-r50", "--url", site.url, "--json")
+    assert (status, json.loads(out)["path"]) == (0, str(catalogue.locate("fcclip-r50")))
+    assert len(site.requests) == 1
+    assert not list((catalogue.cache_dir() / "downloads").iterdir())
