@@ -1,0 +1,103 @@
+"""Matching and losses: hand-worked cases, and that a perfect answer costs next to nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from heads.fcclip.losses import LossSettings, set_losses
+from heads.fcclip.matching import match, sample_points
+from ovperception.training.targets import Targets
+
+SETTINGS = LossSettings(points=256)
+WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0, "points": 256}
+
+
+class Namer:
+    """Class logits stored beside the query they belong to: the embedding is the logits."""
+
+    def class_logits(self, query_embeddings: Tensor, text: object) -> Tensor:
+        return query_embeddings
+
+
+def halves() -> Targets:
+    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
+    masks[0, :, :8] = True
+    masks[1, :, 8:] = True
+    return Targets(class_ids=torch.tensor([0, 1]), masks=masks, boxes=torch.zeros(2, 4))
+
+
+def perfect(truth: Targets) -> tuple[Tensor, Tensor]:
+    """Three queries: the second object, nothing, the first object."""
+    order = [1, None, 0]
+    masks = torch.full((1, 3, 16, 16), -20.0)
+    logits = torch.full((1, 3, 3), -20.0)
+    for query, found in enumerate(order):
+        if found is None:
+            logits[0, query, 2] = 20
+        else:
+            masks[0, query][truth.masks[found]] = 20
+            logits[0, query, truth.class_ids[found]] = 20
+    return masks, logits
+
+
+def test_sampling_reads_bilinear_values_with_cell_centres_inside_the_map() -> None:
+    ramp = torch.arange(4.0).expand(1, 4, 4)
+    points = torch.tensor([[[0.125, 0.5], [0.25, 0.5], [0.875, 0.5]]])
+    assert sample_points(ramp, points).tolist() == [[0.0, 0.5, 3.0]]
+
+
+def test_every_object_finds_its_query() -> None:
+    torch.manual_seed(0)
+    truth = halves()
+    masks, logits = perfect(truth)
+    queries, objects = match(logits[0], masks[0], truth.class_ids, truth.masks, **WEIGHTS)
+    assert dict(zip(queries.tolist(), objects.tolist(), strict=True)) == {0: 1, 2: 0}
+
+
+def test_an_image_without_objects_matches_nothing() -> None:
+    queries, objects = match(
+        torch.zeros(3, 3), torch.zeros(3, 4, 4), torch.zeros(0, dtype=torch.long),
+        torch.zeros(0, 8, 8, dtype=torch.bool), **WEIGHTS,
+    )  # fmt: skip
+    assert len(queries) == len(objects) == 0
+
+
+def test_a_perfect_answer_costs_nothing_and_a_blank_one_its_entropy() -> None:
+    torch.manual_seed(0)
+    truth = halves()
+    best = set_losses(Namer(), [perfect(truth)], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    assert all(float(v) < 0.2 for v in best.values())  # points near the border are of two minds
+    blank = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 3)
+    worst = set_losses(Namer(), [blank], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    assert float(worst["class"]) == pytest.approx(2 * math.log(3), rel=1e-5)
+    assert float(worst["mask"]) == pytest.approx(5 * math.log(2), rel=1e-4)
+
+
+def test_void_counts_for_a_tenth() -> None:
+    truth = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 8, 8, dtype=torch.bool), torch.zeros(0, 4))
+    other = halves()
+    masks, logits = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 3)
+    logits[0, :, 2] = 3.0
+    losses = set_losses(Namer(), [(masks, logits)], [truth, other], None, SETTINGS)  # type: ignore[arg-type]
+    void = -torch.log_softmax(logits[0, 0], 0)[2]
+    plain = math.log(3)
+    expected = 2 * (3 * 0.1 * float(void) + 2 * plain + 0.1 * plain) / (3 * 0.1 + 2 + 0.1)
+    assert float(losses["class"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_layers_add_up_and_gradients_flow() -> None:
+    torch.manual_seed(0)
+    truth = halves()
+    masks = torch.randn(1, 3, 8, 8, requires_grad=True)
+    logits = torch.randn(1, 3, 3, requires_grad=True)
+    losses = set_losses(Namer(), [(masks, logits), (masks, logits)], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    torch.stack([*losses.values()]).sum().backward()
+    assert masks.grad is not None
+    assert float(masks.grad.abs().sum()) > 0
+    assert logits.grad is not None
+    single = set_losses(Namer(), [(masks, logits)], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    assert float(losses["class"]) == pytest.approx(2 * float(single["class"]), rel=1e-5)
