@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+
 from eval.crops import CONTEXT
 from eval.scenes import Metrics, SceneEvaluation
 from ovperception.datasets.scenes import scene_seed
@@ -29,7 +31,7 @@ __all__ = ["METRICS_FILE", "REPORT_FILE", "Facts", "facts", "prepare_folder", "t
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.md"
 
-_ENGINES = ("ovperception", "torch", "open-clip-torch", "pycocotools", "numpy", "opencv-python-headless")
+_ENGINES = ("ovperception", "torch", "open-clip-torch", "pycocotools", "numpy")
 
 _RULES = {
     "crop": (
@@ -103,6 +105,7 @@ def facts(model: Model, settings: SceneEvaluation) -> Facts:
         ),
         engine=(
             *((name, _version(name)) for name in _ENGINES),
+            ("opencv", cv2.__version__),  # one library, several distributions
             ("python", platform.python_version()),
             ("commit", commit() or "not in a git checkout"),
         ),

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from eval.detection import average_precision
+from ovperception.rle import RLE
 
 TRUTH = {
     "images": [{"id": 1, "height": 100, "width": 100}, {"id": 2, "height": 100, "width": 100}],
@@ -58,6 +60,22 @@ def test_without_truth_there_is_no_number() -> None:
     for results in ([], [box(1, 7, [0, 0, 50, 50], 0.9)]):
         found = average_precision(truth, results, "bbox")
         assert found.ap() is found.ap([7], iou=0.5) is found.ar() is None
+
+
+def test_masks_are_judged_without_their_boxes() -> None:
+    def mask(y: int, side: int) -> dict:
+        pixels = np.zeros((100, 100), bool)
+        pixels[y : y + side, :side] = True
+        return dict(RLE.encode(pixels).to_coco())
+
+    truth = TRUTH | {"annotations": [TRUTH["annotations"][0] | {"segmentation": mask(0, 20), "area": 400}]}
+    results = [
+        # A false alarm of 100 pixels counts among the small ones, whatever its box says.
+        box(1, 7, [0, 0, 100, 100], 0.9) | {"segmentation": mask(50, 10)},
+        box(1, 7, [0, 0, 20, 20], 0.8) | {"segmentation": mask(0, 20)},
+    ]
+    found = average_precision(truth, results, "segm")
+    assert found.ap(area="small") == pytest.approx(0.5)
 
 
 def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
