@@ -27,6 +27,7 @@ class Admission:
         self._limits = {"requests": max_requests, "bytes": max_bytes, "pixels": max_pixels}
         self._used = dict.fromkeys(self._limits, 0)
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._closed = False
 
     @contextmanager
@@ -49,6 +50,11 @@ class Admission:
         with self._lock:
             self._closed = True
 
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is inside; whether that came about in time."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._used["requests"], timeout_s)
+
     def take(self, amounts: dict[str, int]) -> None:
         """Take all of `amounts` or nothing."""
         with self._lock:
@@ -69,6 +75,8 @@ class Admission:
         with self._lock:
             for name, amount in amounts.items():
                 self._used[name] -= amount
+            if not self._used["requests"]:
+                self._idle.notify_all()
 
 
 class Ticket:

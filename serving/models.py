@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovperception.backbones.base import BackboneSpec
 from ovperception.errors import InvalidParameter, UnknownModel, Unsupported
 from ovperception.head import Task
 from ovperception.images import Geometry
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import results_pb2 as pb
 from ovperception.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # its package builds models, and loads torch
+    from ovperception.backbones.base import BackboneSpec
 
 __all__ = ["ModelSet", "ServedModel", "ServedScene", "Sizing"]
 

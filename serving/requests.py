@@ -27,6 +27,7 @@ __all__ = [
     "fraction",
     "max_detections",
     "pixels",
+    "text",
     "texts",
     "vocabulary",
 ]
@@ -223,24 +224,28 @@ def max_detections(value: int) -> int:
     return value
 
 
-def texts(values: Sequence[str], limit: int, field: str = "texts") -> list[str]:
-    """Texts to embed: some, not too many, none blank."""
+def texts(values: Sequence[str], limit: int) -> list[str]:
+    """Texts to embed: some, and not too many."""
     if not 0 < len(values) <= limit:
         raise InvalidParameter(
             "The number of texts is out of its range",
-            field=field,
+            field="texts",
             expected=f"1 to {limit}",
             got=len(values),
         )
-    for index, text in enumerate(values):
-        if not text.strip() or len(text) > MAX_PROMPT_LENGTH:
-            raise InvalidParameter(
-                "A text is blank or too long",
-                field=f"{field}[{index}]",
-                expected=f"1 to {MAX_PROMPT_LENGTH} characters",
-                got=text,
-            )
-    return list(values)
+    return [text(value, f"texts[{index}]") for index, value in enumerate(values)]
+
+
+def text(value: str, field: str) -> str:
+    """A text to embed: not blank, and not too long."""
+    if not value.strip() or len(value) > MAX_PROMPT_LENGTH:
+        raise InvalidParameter(
+            "A text is blank or too long",
+            field=field,
+            expected=f"1 to {MAX_PROMPT_LENGTH} characters",
+            got=repr(value),
+        )
+    return value
 
 
 def boxes(values: Sequence[results_pb2.Box], limit: int) -> NDArray[np.float32]:

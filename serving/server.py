@@ -38,6 +38,7 @@ SERVICES = (
 )
 # Threads beyond the admitted calls: they refuse what is too much, and answer health checks meanwhile.
 _SPARE_THREADS = 8
+_LAST_REPLIES_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -99,8 +100,10 @@ class Server:
             self._stopped = True
         started = time.monotonic()
         self._health.enter_graceful_shutdown()
+        # gRPC's own grace leaves calls that come in meanwhile hanging, so it begins when ours has ended.
         self._engine.admission.close()
-        self._server.stop(grace).wait()
+        self._engine.admission.wait_until_idle(grace)
+        self._server.stop(min(grace, _LAST_REPLIES_S)).wait()
         self._engine.close()
         self._pool.shutdown()
         _log.info("stopped after %.1f s", time.monotonic() - started)

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 
 import ovperception
-from ovperception.errors import InvalidParameter, ResourceExhausted, Unsupported
+from ovperception.errors import InvalidParameter, ResourceExhausted, UnknownModel, Unsupported
 from ovperception.head import Task
 from ovperception.structures import Detections
 from ovperception.v1 import model_service_pb2, results_pb2
@@ -96,7 +96,7 @@ class PerceptionService(PerceptionServiceServicer):
     ) -> pb.ComputeHeatmapResponse:
         """Tell how well each pixel fits one text."""
         model = self._engine.models.get(request.model)
-        (text,) = requests.texts([request.text], 1, "text")
+        text = requests.text(request.text, "text")
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
             scene = call.see(request.image, keep=request.keep_image)
             heat = call.ask(lambda: scene.heatmap(text))
@@ -271,5 +271,9 @@ class ModelService(ModelServiceServicer):
         self, request: model_service_pb2.GetModelRequest, context: grpc.ServicerContext
     ) -> model_service_pb2.GetModelResponse:
         """Tell about one."""
-        name = self._engine.models.get(request.name).name
+        try:
+            name = self._engine.models.get(request.name).name
+        except UnknownModel as error:
+            error.field = "name"
+            raise
         return model_service_pb2.GetModelResponse(model=self._engine.models.infos[name])

@@ -262,6 +262,9 @@ class Client:
         code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
             return self._unreachable(details)
+        if code == grpc.StatusCode.CANCELLED:
+            what = "The call was ended by the server, or by closing this client"
+            return Unavailable(what, got=details, mend="Try again")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             if not self._connected():
                 return self._unreachable(f"nothing for {self._timeout_s:g} s")

@@ -2,10 +2,10 @@
 
 import threading
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 
-from ovperception.backbones.base import BackboneSpec, FeatureSpec
 from ovperception.errors import InvalidImage
 from ovperception.images import Geometry, load_image
 from ovperception.rle import RLE
@@ -30,9 +30,7 @@ class FakeScene:
         self.size = image.shape[:2]
         self.timing = {"decode": 0.0, "preprocess": 1.0, "backbone": 2.0, "head": 3.0}
 
-    def detect(
-        self, words, *, score_threshold=None, max_detections=None, nms_iou_threshold=None, masks=True
-    ):
+    def detect(self, words, *, score_threshold=None, max_detections=None, nms_iou_threshold=None, masks=True):
         words = Vocabulary.from_words(words)
         height, width = self.size
         rows = []
@@ -98,18 +96,7 @@ class FakeModel:
     version = "1"
     digest = "0" * 64
     tasks = frozenset({"detect", "semantic", "panoptic"})
-    spec = BackboneSpec(
-        name="fake",
-        family="resnet",
-        digest="0" * 64,
-        text_digest="0" * 64,
-        stages={"res5": FeatureSpec(channels=8, stride=32)},
-        embed_dim=DIM,
-        image_size=64,
-        mean=(0, 0, 0),
-        std=(1, 1, 1),
-        logit_scale=100.0,
-    )
+    spec = SimpleNamespace(name="fake", embed_dim=DIM)
 
     def __init__(self, name="fake", *, scene_bytes=1000):
         self.name = name

@@ -1,0 +1,185 @@
+"""``ovp predict``, here and on a server."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import ovperception
+from ovperception.cli import main
+from ovperception.images import load_image, save_image
+from serving import Server, ServerConfig
+from tests.serving.fake_model import FakeModel
+
+WORDS = "cat,dog|hound,traffic light"
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch):
+    def load(name, **options):
+        return FakeModel(name)
+
+    # As an item: as an attribute, the real one would be loaded first, and torch with it.
+    monkeypatch.setitem(vars(ovperception), "load", load)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server([FakeModel("tiny")], ServerConfig(port=0)) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "c.webp"):
+        save_image(tmp_path / name, rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def _rows(capfd):
+    out = capfd.readouterr().out
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("task", ["detect", "semantic", "panoptic"])
+def test_local_and_served_print_and_write_the_same(folder, server, capfd, task):
+    arguments = ["predict", str(folder), "--classes", WORDS, "--task", task, "--json", "--out"]
+    assert main([*arguments, str(folder / "out")]) == 0
+    local = _rows(capfd)
+    files = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    assert main([*arguments, str(folder / "out"), "--server", server.address]) == 0
+    assert _rows(capfd) == local
+    assert {path.name: path.read_bytes() for path in (folder / "out").iterdir()} == files
+    assert [row["image"] for row in local] == [str(folder / name) for name in ("a.png", "b.jpg", "c.webp")]
+    assert all(row["model"] == "tiny" and row["task"] == task and row["size"] == [40, 60] for row in local)
+    kind = {"detect": "detect", "semantic": "labels", "panoptic": "ids"}[task]
+    assert f"a.{kind}.png" in files
+    assert load_image(folder / "out" / f"a.{task}.png").shape == (40, 60, 3)
+
+
+def test_detections_as_promised(folder, capfd):
+    assert main(["predict", str(folder / "a.png"), "--classes", WORDS, "--json"]) == 0
+    (row,) = _rows(capfd)
+    assert list(row) == ["image", "size", "model", "task", "detections"]
+    first = row["detections"][0]
+    assert list(first) == ["class", "score", "box", "mask"]
+    assert first["mask"]["size"] == [40, 60]
+    expected = FakeModel().encode(folder / "a.png").detect(WORDS.split(",")).to_json()
+    assert row["detections"] == expected["detections"]
+
+
+def test_maps_as_promised(folder, capfd):
+    image = str(folder / "a.png")
+    out = ["--out", str(folder / "out"), "--json", "--classes", WORDS]
+    assert main(["predict", image, "--task", "semantic", *out]) == 0
+    (row,) = _rows(capfd)
+    assert row["classes"] == ["cat", "dog", "traffic light"]
+    labels = cv2.imread(row["label_map"], cv2.IMREAD_UNCHANGED).astype(int)
+    expected = FakeModel().encode(image).semantic(WORDS.split(",")).labels
+    np.testing.assert_array_equal(np.where(labels == 255, -1, labels), expected)
+    assert main(["predict", image, "--task", "panoptic", *out]) == 0
+    (row,) = _rows(capfd)
+    assert list(row["segments"][0]) == ["id", "class", "score", "area", "is_thing"]
+    assert main(["predict", image, "--task", "panoptic", "--classes", WORDS, "--json"]) == 0
+    assert _rows(capfd)[0]["id_map"] is None
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_one_bad_picture_among_several(folder, server, capfd, served):
+    (folder / "bad.png").write_bytes(b"no picture")
+    arguments = ["predict", str(folder / "a.png"), str(folder / "bad.png"), str(folder / "none.png")]
+    arguments += [str(folder / "*.gif"), str(folder / "b.jpg"), "--classes", "cat", "--json"]
+    assert main([*arguments, "--server", server.address] if served else arguments) == 2
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [
+        str(folder / "a.png"),
+        str(folder / "b.jpg"),
+    ]
+    errors = [json.loads(line)["error"] for line in err.splitlines()]
+    assert {error["reason"] for error in errors} == {"INVALID_IMAGE", "MISSING_FILE"}
+    assert {error["image"] for error in errors} == {
+        str(folder / name) for name in ("bad.png", "none.png", "*.gif")
+    }
+
+
+def test_patterns_and_names_that_collide(folder, capfd):
+    save_image(folder / "a.jpg", np.zeros((9, 9, 3), np.uint8))
+    assert main(["predict", str(folder / "a.*"), "--classes", "cat", "--out", str(folder / "out")]) == 0
+    assert {path.name for path in (folder / "out").iterdir()} == {"a.detect.png", "a-2.detect.png"}
+    assert "a.jpg" in capfd.readouterr().out
+
+
+def test_words_from_elsewhere(folder, capfd):
+    (folder / "words.txt").write_text("cat\ndog|hound\ntraffic light\n")
+    image = str(folder / "a.png")
+    assert main(["predict", image, "--classes-file", str(folder / "words.txt"), "--json"]) == 0
+    assert main(["predict", image, "--classes", WORDS, "--json", "--templates", "simple_7"]) == 0
+    first, second = _rows(capfd)
+    assert first == second
+    assert main(["predict", image, "--vocabulary", "cityscapes_19", "--json"]) == 0
+    assert len(_rows(capfd)[0]["detections"]) == 19
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "INVALID_PARAMETER"),
+        (["--classes", "cat", "--vocabulary", "coco_80"], "INVALID_PARAMETER"),
+        (["--classes", "cat,,dog"], "INVALID_VOCABULARY"),
+        (["--classes", "cat", "--templates", "nothing"], "INVALID_VOCABULARY"),
+        (["--vocabulary", "none"], "UNKNOWN_VOCABULARY"),
+        (["--classes-file", "/none"], "MISSING_FILE"),
+        (["--classes", "cat", "--task", "dream"], "USAGE"),
+        (["--classes", "cat", "--server", "nowhere"], "INVALID_PARAMETER"),
+        (["--classes", "cat", "--out", "/dev/null/x"], "INVALID_PARAMETER"),
+    ],
+)
+def test_what_can_be_mended(folder, capfd, arguments, reason):
+    assert main(["predict", str(folder / "a.png"), *arguments, "--json"]) == 2
+    out, err = capfd.readouterr()
+    assert not out
+    assert json.loads(err)["error"]["reason"] == reason
+
+
+@pytest.mark.parametrize("least", ["nan", "1.5", "-1"])
+def test_a_bad_threshold_on_a_server(folder, server, capfd, least):
+    arguments = ["predict", str(folder), "--classes", "cat", "--server", server.address]
+    assert main([*arguments, "--score-threshold", least, "--json"]) == 2
+    assert json.loads(capfd.readouterr().err)["error"]["field"] == "score_threshold"
+
+
+def test_an_unknown_model_on_a_server(folder, server, capfd):
+    arguments = ["predict", str(folder), "--classes", "cat", "--server", server.address, "--model", "none"]
+    assert main([*arguments, "--json"]) == 2
+    assert json.loads(capfd.readouterr().err)["error"]["reason"] == "UNKNOWN_MODEL"
+
+
+def test_no_server(folder, capfd):
+    arguments = ["predict", str(folder), "--classes", "cat", "--server", "127.0.0.1:1", "--timeout", "2"]
+    assert main([*arguments, "--json"]) == 1
+    assert json.loads(capfd.readouterr().err)["error"]["reason"] == "UNAVAILABLE"
+
+
+@pytest.mark.parametrize("task", ["detect", "semantic", "panoptic"])
+def test_a_table_for_people(folder, capfd, task):
+    assert main(["predict", str(folder / "a.png"), "--classes", "[red]cat,dog", "--task", task]) == 0
+    out = capfd.readouterr().out
+    assert "dog" in out
+    assert "[red]cat" in out
+
+
+def test_help_loads_no_torch():
+    code = """
+import sys
+sys.modules["torch"] = None
+from ovperception.cli import main
+sys.exit(main(["predict", "--help"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert b"--score-threshold" in done.stdout

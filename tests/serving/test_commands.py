@@ -1,0 +1,93 @@
+"""``ovp serve`` and ``ovp demo``: a process, a port, a signal, a picture."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import ovperception
+from ovperception.cli import main
+from ovperception.client import Client
+from ovperception.images import load_image
+from tests.conftest import ROOT
+from tests.serving.fake_model import FakeModel, FakeScene
+
+SERVE = """
+import sys
+import ovperception
+from tests.serving.fake_model import FakeModel
+ovperception.load = lambda name, **options: FakeModel(name)
+from ovperception.cli import main
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+def _start(*arguments):
+    command = [sys.executable, "-c", SERVE, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_until_told_to_stop(number):
+    process = _start("--port", "0", "--model", "one", "--model", "two")
+    with process:
+        line = process.stderr.readline()
+        address = re.search(r"listening on (127\.0\.0\.1:\d+)", line).group(1)
+        with Client(address) as client:
+            assert [card.name for card in client.models()] == ["one", "two"]
+            assert len(client.detect(np.full((9, 9, 3), 200, np.uint8), ["cat"])) == 1
+        if number == signal.SIGTERM:  # once is enough for the slow part
+            second = _start("--port", address.rpartition(":")[2])
+            with second:
+                _, err = second.communicate(timeout=60)
+            assert second.returncode == 1
+            assert "cannot listen" in err
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert "stopping" in process.stderr.read()
+
+
+@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--max-pixels", "0"], ["--threads", "-1"]])
+def test_serve_with_wrong_settings(arguments, capfd):
+    assert main(["serve", *arguments]) == 2
+    assert "error:" in capfd.readouterr().err
+
+
+def test_demo(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(vars(ovperception), "load", lambda name, **options: FakeModel(name))
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    out = capfd.readouterr().out
+    assert "rooster" in out
+    assert "times less" in out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [row["task"] for row in result["questions"]] == [
+        "detect",
+        "panoptic",
+        "semantic",
+        "heatmap",
+        "detect",
+    ]
+    assert all(row["timing"]["trunk"] == 0 for row in result["questions"])
+    height, width, _ = load_image(tmp_path / "demo.png").shape
+    assert height > 1000
+    assert width > 1500
+
+
+def test_a_demo_that_finds_nothing_fails(tmp_path, monkeypatch, capfd):
+    detect = FakeScene.detect
+    monkeypatch.setattr(
+        FakeScene, "detect", lambda self, words, **options: detect(self, words, score_threshold=1)
+    )
+    monkeypatch.setitem(vars(ovperception), "load", lambda name, **options: FakeModel(name))
+    assert main(["demo", "--out", str(tmp_path), "--json"]) == 1
+    out, err = capfd.readouterr()
+    assert "found nothing" in json.loads(err)["error"]["message"]
+    assert json.loads(out)["questions"]
