@@ -82,7 +82,7 @@ def test_a_perfect_answer_costs_nothing_and_a_blank_one_its_entropy() -> None:
 
 
 def test_void_counts_for_a_tenth() -> None:
-    truth = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 8, 8, dtype=torch.bool), torch.zeros(0, 4))
+    truth = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 16, 16, dtype=torch.bool), torch.zeros(0, 4))
     other = halves()
     masks, logits = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 3)
     logits[0, :, 2] = 3.0
