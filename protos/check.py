@@ -6,7 +6,7 @@ Three questions, each answered from descriptors that the installed protoc compil
   protoc can tell; the bytes of the generated files belong to the release that `generate.py` names.
 - Do names follow buf's STANDARD rules (those about packages, enums, fields, services and requests)?
 - Would a client built from the base still be understood? Nothing may be removed, unless its number is
-  reserved, nor renumbered, renamed or retyped. The base is the newest release, or else `main`; ``--base none``
+  reserved, nor renumbered, renamed or retyped. The base is the newest release, or else `main`; `--base none`
   skips this for a change that is meant to break, before the first release.
 """
 

@@ -1,5 +1,7 @@
-"""The loss of FC-CLIP: Mask2Former's set prediction (arXiv:2112.01527, sections 3.3 and 4.1) with names scored
-against text embeddings; every decoder layer is supervised."""
+"""The loss of FC-CLIP: set prediction with names scored against text embeddings.
+
+It is Mask2Former's (arXiv:2112.01527, sections 3.3 and 4.1); every decoder layer is supervised.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from ovperception.errors import InvalidParameter
 __all__ = ["train"]
 
 
-
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a recipe")],
     overrides: Annotated[

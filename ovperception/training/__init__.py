@@ -1,1 +1,1 @@
-"""Training: one loop for any head, the contrastive recipe that made the tiny CLIP, and the recipes by name."""
+"""Training: one loop for any head, the contrastive recipe of the tiny CLIP, and the recipes by name."""

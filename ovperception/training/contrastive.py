@@ -18,7 +18,6 @@ from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
 from ovperception.training.mosaics import MosaicBatch, MosaicSampler
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 __all__ = ["TINY_CLIP", "ContrastiveRecipe", "contrastive_loss", "train_contrastive"]
@@ -28,7 +27,10 @@ TINY_CLIP: dict[str, Any] = {
     "embed_dim": 256,
     "vision_cfg": {"image_size": 64, "layers": [1, 2, 2, 1], "width": 32, "patch_size": None},
     "text_cfg": {"context_length": 24, "vocab_size": 6514, "width": 128, "heads": 4, "layers": 3},
-    "preprocess_cfg": {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]},
+    "preprocess_cfg": {
+        "mean": [0.48145466, 0.4578275, 0.40821073],
+        "std": [0.26862954, 0.26130258, 0.27577711],
+    },
     "tokenizer": {"kind": "clip_bpe", "merges": 6000},
 }
 
@@ -117,7 +119,7 @@ def train_contrastive(recipe: ContrastiveRecipe) -> Path:
     torch.set_flush_denormal(True)
     recipe.out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = build_open_clip(dict(recipe.config))
-    model = model.to(recipe.device, memory_format=torch.channels_last).train()
+    model = model.to(recipe.device).to(memory_format=torch.channels_last).train()
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate, betas=(0.9, 0.98))
     run = TrainingRun(folder=recipe.out, module=model, optimizer=optimizer, schedule=recipe.schedule)
@@ -142,7 +144,9 @@ def _losses(
         prefetch_factor=4 if recipe.workers else None,
     )
     preprocess = recipe.config["preprocess_cfg"]
-    mean, std = (255 * torch.tensor(preprocess[k]).view(1, 3, 1, 1).to(recipe.device) for k in ("mean", "std"))
+    mean, std = (
+        255 * torch.tensor(preprocess[k]).view(1, 3, 1, 1).to(recipe.device) for k in ("mean", "std")
+    )
     for batch in loader:
         canvases = torch.from_numpy(batch.canvases).to(recipe.device).permute(0, 3, 1, 2)
         normal = ((canvases - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -136,8 +136,6 @@ def bundle_head(recipe: HeadRecipe, head: Any, path: Path, card: Mapping[str, An
         path: where to.
         card: further fields of the `ModelCard`.
     """
-    import torch
-
     backbone = load_trained_clip(recipe.backbone, recipe.config, "tiny")
     tensors = {f"backbone.{k}": _half(v) for k, v in backbone.model.state_dict().items()}
     tensors |= {f"head.{recipe.head}.{k}": _half(v) for k, v in head.state_dict().items()}

@@ -59,7 +59,8 @@ class Schedule:
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices decay; biases, norms, tables of queries and scales do not."""
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -164,13 +165,15 @@ class TrainingRun:
                     break
                 total = torch.stack([*named.values()]).sum()
                 self.optimizer.zero_grad(set_to_none=True)
-                total.backward()  # type: ignore[no-untyped-call]
+                total.backward()
                 if clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
                 self.optimizer.step()
                 self.step += 1
                 self.elapsed_s += time.perf_counter() - begun
-                self._note({"loss": float(total.detach())} | {k: float(v.detach()) for k, v in named.items()}, rate)
+                self._note(
+                    {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in named.items()}, rate
+                )
                 progress.update(task, completed=self.step, loss=float(total.detach()))
                 if self.step % self.save_every == 0:
                     self.save()

@@ -23,7 +23,7 @@ PLACED = tuple(t for t in scenes.CAPTION_TEMPLATES if "{place}" in t)
 
 def stuff_name(category: scenes.SceneCategory) -> scenes.StuffName:
     """The name of a stuff category, as the renderer takes it."""
-    return scenes.STUFF_NAMES[scenes.STUFF_NAMES.index(category.name)]  # type: ignore[arg-type]
+    return scenes.STUFF_NAMES[scenes.STUFF_NAMES.index(category.name)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,9 +172,7 @@ class MosaicSampler:
         )
 
 
-def _pooled_cells(
-    rng: np.random.Generator, grid: int, top: int, left: int, tile: int
-) -> NDArray[np.bool_]:
+def _pooled_cells(rng: np.random.Generator, grid: int, top: int, left: int, tile: int) -> NDArray[np.bool_]:
     """The tile's feature cells; for tiles of 3 or more cells a side, sometimes only an ellipse of them."""
     mask = np.zeros((grid, grid), bool)
     y, x, n = top // _STRIDE, left // _STRIDE, tile // _STRIDE

@@ -98,7 +98,9 @@ def _train_head(recipe: HeadRecipe) -> Path:
 
 RECIPES: Mapping[str, Recipe] = {
     "tiny-clip": Recipe(
-        summary="contrastive training of the tiny CLIP on captioned crops", settings=tiny_clip, run=_train_clip
+        summary="contrastive training of the tiny CLIP on captioned crops",
+        settings=tiny_clip,
+        run=_train_clip,
     ),
     "tiny-fcclip": Recipe(
         summary="FC-CLIP head on the tiny CLIP, base classes only; writes the bundle",
@@ -134,7 +136,10 @@ def _override(settings: Any, path: list[str], text: str) -> Any:
             if inner is not None and name in {f.name for f in dataclasses.fields(inner)}:
                 return dataclasses.replace(settings, **{part: _override(inner, path, text)})
         raise InvalidParameter(
-            f"The recipe has no setting {'.'.join(path)!r}", field=name, expected=", ".join(sorted(own)), got=text
+            f"The recipe has no setting {'.'.join(path)!r}",
+            field=name,
+            expected=", ".join(sorted(own)),
+            got=text,
         )
     current = getattr(settings, name)
     if len(path) > 1:
@@ -166,4 +171,3 @@ def _read(text: str, current: Any, name: str) -> Any:
             f"{name} cannot be read", field=name, expected=type(current).__name__, got=text
         ) from error
     raise InvalidParameter(f"{name} cannot be set on the command line", field=name, got=text)
-

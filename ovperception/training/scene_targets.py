@@ -44,7 +44,7 @@ class SceneBatches:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, list[Targets]]:
-        """Normalised images (B, 3, H, W) and their truths, with class ids of ``scenes_vocabulary("base")``."""
+        """Normalised images (B, 3, H, W) and their truths; class ids index ``scenes_vocabulary("base")``."""
         start = (self.first + index) * self.batch_size
         samples = [self._sample(start + k) for k in range(self.batch_size)]
         return torch.stack([image for image, _ in samples]), [truth for _, truth in samples]

@@ -82,7 +82,9 @@ def test_a_perfect_answer_costs_nothing_and_a_blank_one_its_entropy() -> None:
 
 
 def test_void_counts_for_a_tenth() -> None:
-    truth = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 16, 16, dtype=torch.bool), torch.zeros(0, 4))
+    truth = Targets(
+        torch.zeros(0, dtype=torch.long), torch.zeros(0, 16, 16, dtype=torch.bool), torch.zeros(0, 4)
+    )
     other = halves()
     masks, logits = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 3)
     logits[0, :, 2] = 3.0
@@ -104,4 +106,4 @@ def test_layers_add_up_and_gradients_flow() -> None:
     assert float(masks.grad.abs().sum()) > 0
     assert logits.grad is not None
     single = set_losses(Namer(), [(masks, logits)], [truth], None, SETTINGS)  # type: ignore[arg-type]
-    assert float(losses["class"]) == pytest.approx(2 * float(single["class"]), rel=1e-5)
+    assert float(losses["class"].detach()) == pytest.approx(2 * float(single["class"].detach()), rel=1e-5)

@@ -15,7 +15,14 @@ from ovperception.training.recipes import RECIPES, tiny_clip, tiny_fcclip, with_
 def test_settings_are_overridden_in_their_own_type() -> None:
     changed = with_overrides(
         tiny_fcclip(),
-        {"steps": "7", "out": "x/y", "size": "128x96", "bfloat16": "true", "settings.queries": "9", "minutes": "2"},
+        {
+            "steps": "7",
+            "out": "x/y",
+            "size": "128x96",
+            "bfloat16": "true",
+            "settings.queries": "9",
+            "minutes": "2",
+        },
     )
     assert changed.schedule.steps == 7
     assert changed.schedule.minutes == 2.0

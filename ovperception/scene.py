@@ -1,0 +1,255 @@
+"""An image that was looked at once, and the questions it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+
+from ovperception.backbones.base import Features
+from ovperception.errors import InvalidParameter, InvalidRegions, Unsupported
+from ovperception.head import BoxScores, Encoding, MaskScores, PixelScores, Scores, Task
+from ovperception.images import Geometry
+from ovperception.postprocess import boxes as box_detections
+from ovperception.postprocess import instances, panoptic, semantic
+from ovperception.structures import Detections, PanopticMap, SemanticMap
+from ovperception.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovperception.model import Model
+
+__all__ = ["Scene", "Words"]
+
+Words = Sequence[str] | Vocabulary
+
+
+class Scene:
+    """An image that was looked at once and answers any question, any number of times.
+
+    Boxes, masks and maps are in pixels of the presented image.
+
+    Attributes:
+        model: the model that looked.
+        geometry: how the image lies in the network input.
+        timing: milliseconds of ``decode``, ``preprocess``, ``backbone`` and ``head``, this image's share.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        encodings: Mapping[str, Encoding],
+        features: Features,
+        geometry: Geometry,
+        timing: Mapping[str, float],
+    ) -> None:
+        self.model = model
+        self.geometry = geometry
+        self.timing = dict(timing)
+        self._encodings = encodings
+        self._features = features
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the presented image."""
+        return self.geometry.original
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept of the image."""
+        return self._features.nbytes + sum(e.nbytes for e in self._encodings.values())
+
+    def scores(self, task: Task, words: Words) -> Scores:
+        """What the task's head makes of the words, before any post-processing."""
+        name, head = self.model.head_for(task)
+        with torch.inference_mode():
+            return head.classify(self._encodings[name], self.model.classifier(words))
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        words: Words,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        nms_iou_threshold: float | None = None,
+        masks: bool = True,
+    ) -> Detections:
+        """Find the objects that the words name.
+
+        Args:
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`.
+            score_threshold: least score, 0-1. A class's own threshold goes before it; None: the model's.
+            max_detections: most objects returned; None: the model's.
+            nms_iou_threshold: of two objects of one class whose boxes overlap more than this the worse is
+                dropped, 0-1; None: the model's.
+            masks: whether to return masks as well, where the head makes them.
+
+        Raises:
+            InvalidVocabulary, InvalidParameter: the words or a number cannot be used.
+            Unsupported: the model has no head for this.
+        """
+        vocabulary = Vocabulary.from_words(words)
+        limit = self._default("max_detections", max_detections, 100)
+        if isinstance(limit, bool) or limit != int(limit) or limit < 1:
+            raise InvalidParameter(
+                "max_detections is out of range", field="max_detections", expected="1 or more", got=limit
+            )
+        least = self._unit("score_threshold", score_threshold, 0.0)
+        overlap = self._unit("nms_iou_threshold", nms_iou_threshold, math.nan)
+        scores = _asked(self.scores("detect", self.model.with_competitors(vocabulary)), len(vocabulary))
+        if isinstance(scores, BoxScores):
+            return box_detections(
+                scores,
+                self.geometry,
+                vocabulary,
+                score_threshold=least,
+                iou_threshold=0.5 if math.isnan(overlap) else overlap,
+                max_detections=int(limit),
+            )
+        if not isinstance(scores, MaskScores):
+            raise Unsupported("This head gives no objects", field="task", got="detect")
+        found = instances(
+            scores,
+            self.geometry,
+            vocabulary,
+            score_threshold=least,
+            max_detections=int(limit),
+            iou_threshold=None if math.isnan(overlap) else overlap,
+        )
+        return found if masks else dataclasses.replace(found, masks=None)
+
+    @torch.inference_mode()
+    def semantic(self, words: Words, *, score_threshold: float | None = None) -> SemanticMap:
+        """Give every pixel one of the words.
+
+        Args:
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`. All pixels are shared
+                out among them: the background takes no part.
+            score_threshold: pixels that score less stay undecided (-1); None: the model's.
+
+        Raises:
+            InvalidVocabulary, InvalidParameter, Unsupported: as for `detect`.
+        """
+        vocabulary = Vocabulary.from_words(words)
+        least = self._unit("score_threshold", score_threshold, 0.0, key="semantic_score_threshold")
+        scores = self.scores("semantic", vocabulary)
+        if not isinstance(scores, MaskScores | PixelScores):
+            raise Unsupported("This head gives no maps", field="task", got="semantic")
+        return semantic(scores, self.geometry, vocabulary, score_threshold=least)
+
+    @torch.inference_mode()
+    def panoptic(self, words: Words, *, score_threshold: float | None = None) -> PanopticMap:
+        """Give every pixel to one object or region that the words name, or to none.
+
+        Args:
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`, which tells things from
+                stuff. What the background wins stays void.
+            score_threshold: masks that score less are left out, 0-1; None: the model's.
+
+        Raises:
+            InvalidVocabulary, InvalidParameter, Unsupported: as for `detect`.
+        """
+        vocabulary = Vocabulary.from_words(words)
+        least = self._unit("score_threshold", score_threshold, 0.0, key="panoptic_score_threshold")
+        extended = self.model.with_competitors(vocabulary)
+        scores = self.scores("panoptic", extended)
+        if not isinstance(scores, MaskScores):
+            raise Unsupported("This head gives no segments", field="task", got="panoptic")
+        overlap = self.model.card.defaults.get("overlap_threshold", 0.8)
+        found = panoptic(scores, self.geometry, extended, score_threshold=least, overlap_threshold=overlap)
+        return found if extended is vocabulary else _without_background(found, vocabulary)
+
+    @torch.inference_mode()
+    def heatmap(self, text: str) -> NDArray[np.float32]:
+        """(H, W) float32: cosine similarity, -1 to 1, of every place with a text; the backbone's own view."""
+        classifier = self.model.classifier([text])
+        dense = self.model.backbone.embed_dense(self._features)[0]  # (D, h, w)
+        cells = torch.einsum("td,dhw->thw", classifier.embeddings.to(dense), dense).amax(0)
+        height, width = self.geometry.padded
+        grown = F.interpolate(cells[None, None], size=(height, width), mode="bilinear", align_corners=False)
+        inside = grown[..., : self.geometry.resized[0], : self.geometry.resized[1]]
+        fitted = F.interpolate(inside, size=self.size, mode="bilinear", align_corners=False)[0, 0]
+        return cast("NDArray[np.float32]", fitted.float().cpu().numpy())
+
+    @torch.inference_mode()
+    def embed_regions(self, boxes: ArrayLike) -> NDArray[np.float32]:
+        """(N, D) unit-length text-aligned embeddings of boxes.
+
+        Args:
+            boxes: (N, 4) xyxy pixels of the presented image.
+
+        Raises:
+            InvalidRegions: another shape, not finite, or a box without area inside the image.
+        """
+        array = _checked_boxes(boxes, self.size)
+        network = torch.from_numpy(self.geometry.boxes_to_network(array)).to(self.model.device)
+        embeddings = self.model.backbone.embed_boxes(self._features, [network]).float()
+        return cast("NDArray[np.float32]", F.normalize(embeddings, dim=-1).cpu().numpy())
+
+    def _default(self, key: str, value: float | None, fallback: float) -> float:
+        return self.model.card.defaults.get(key, fallback) if value is None else value
+
+    def _unit(self, name: str, value: float | None, fallback: float, key: str = "") -> float:
+        if value is None:
+            return self.model.card.defaults.get(key or name, fallback)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+            raise InvalidParameter(
+                f"{name} is out of range", field=name, expected="a number from 0 to 1", got=value
+            )
+        return float(value)
+
+
+def _asked(scores: Scores, classes: int) -> Scores:
+    """The first K columns; of mask scores, what the rest won becomes "void"."""
+    if isinstance(scores, MaskScores) and scores.probabilities.shape[1] > classes + 1:
+        kept = scores.probabilities[:, :classes]
+        void = (1 - kept.sum(dim=1, keepdim=True)).clamp(min=0)
+        return MaskScores(probabilities=torch.cat((kept, void), dim=1), mask_logits=scores.mask_logits)
+    if isinstance(scores, BoxScores) and scores.scores.shape[1] > classes:
+        boxes = scores.boxes[:, :classes] if scores.boxes.ndim == 3 else scores.boxes
+        return dataclasses.replace(scores, scores=scores.scores[:, :classes], boxes=boxes)
+    return scores
+
+
+def _without_background(found: PanopticMap, vocabulary: Vocabulary) -> PanopticMap:
+    """Background segments become void; the rest is numbered from 1 again."""
+    table = np.zeros(max((s.id for s in found.segments), default=0) + 1, np.int32)
+    kept = [s for s in found.segments if s.class_id < len(vocabulary)]
+    for number, segment in enumerate(kept, start=1):
+        table[segment.id] = number
+    segments = tuple(dataclasses.replace(s, id=int(table[s.id])) for s in kept)
+    return PanopticMap(classes=vocabulary.names, ids=table[found.ids], segments=segments)
+
+
+def _checked_boxes(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidRegions(
+            "Boxes are not numbers", field="boxes", expected="(N, 4) xyxy", got=error
+        ) from error
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InvalidRegions(
+            "Boxes have a wrong shape", field="boxes", expected="(N, 4) xyxy", got=array.shape
+        )
+    height, width = size
+    low = np.maximum(array[:, :2], 0)
+    high = np.minimum(array[:, 2:], (width, height))
+    bad = ~(np.isfinite(array).all(1) & (high > low).all(1))
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise InvalidRegions(
+            "A box has no area inside the image",
+            field=f"boxes[{index}]",
+            expected=f"x0 < x1, y0 < y1 in pixels of an image of {height} x {width} (height, width)",
+            got=array[index].tolist(),
+        )
+    return array
