@@ -167,9 +167,8 @@ def vocabulary(spec: VocabularySpec, max_classes: int, max_texts: int) -> Vocabu
     if spec.WhichOneof("value") == "name":
         words = Vocabulary.builtin(spec.name)
     elif spec.WhichOneof("value") == "inline":
-        _check_lengths(spec.inline, max_classes, max_texts)
         try:
-            words = _parsed(spec.inline.SerializeToString(deterministic=True))
+            words = _parsed(spec.inline.SerializeToString(deterministic=True), max_classes, max_texts)
         except InvalidVocabulary as error:
             error.field = f"vocabulary.inline.{error.field}".rstrip(".")
             raise
@@ -181,9 +180,11 @@ def vocabulary(spec: VocabularySpec, max_classes: int, max_texts: int) -> Vocabu
 
 
 @lru_cache(maxsize=16)
-def _parsed(inline: bytes) -> Vocabulary:
+def _parsed(inline: bytes, max_classes: int, max_texts: int) -> Vocabulary:
     """A stream sends the same words with every frame, and a thousand classes take long to check."""
-    return read_vocabulary(VocabularyMessage.FromString(inline))
+    message = VocabularyMessage.FromString(inline)
+    _check_lengths(message, max_classes, max_texts)
+    return read_vocabulary(message)
 
 
 def _check_lengths(given: VocabularyMessage, max_classes: int, max_texts: int) -> None:
@@ -191,7 +192,7 @@ def _check_lengths(given: VocabularyMessage, max_classes: int, max_texts: int) -
     if not 0 < len(given.classes) <= max_classes:
         raise InvalidVocabulary(
             "The number of classes is out of its range",
-            field="vocabulary.inline.classes",
+            field="classes",
             expected=f"1 to {max_classes}",
             got=len(given.classes),
         )
@@ -199,7 +200,7 @@ def _check_lengths(given: VocabularyMessage, max_classes: int, max_texts: int) -
     if count > max_texts:
         raise InvalidVocabulary(
             "There are too many synonyms in all",
-            field="vocabulary.inline.classes",
+            field="classes",
             expected=f"at most {max_texts}",
             got=count,
         )

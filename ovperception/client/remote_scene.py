@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,17 +180,23 @@ class RemoteScene:
         return reply
 
 
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """A vocabulary that compares by its content hash: to hash a thousand classes anew takes milliseconds."""
+
+    identity: tuple[str, ...]
+    vocabulary: Vocabulary = field(compare=False)
+
+
 def _spec(words: Sequence[str] | Vocabulary) -> VocabularySpec:
-    try:
-        return _cached_spec(words if isinstance(words, Vocabulary | str) else tuple(words))
-    except TypeError:  # what cannot be hashed or counted is no vocabulary: let it say so
-        return VocabularySpec(inline=vocabulary_message(Vocabulary.from_words(words)))
+    vocabulary = Vocabulary.from_words(words) if not isinstance(words, Vocabulary) else words
+    return _cached_spec(_Words((vocabulary.content_hash, vocabulary.name), vocabulary))
 
 
 # A stream asks with the same words for every frame.
 @lru_cache(maxsize=32)
-def _cached_spec(words: Any) -> VocabularySpec:
-    return VocabularySpec(inline=vocabulary_message(Vocabulary.from_words(words)))
+def _cached_spec(words: _Words) -> VocabularySpec:
+    return VocabularySpec(inline=vocabulary_message(words.vocabulary))
 
 
 def _names(classes: Sequence[results_pb2.ClassInfo]) -> tuple[str, ...]:
