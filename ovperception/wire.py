@@ -208,6 +208,8 @@ def read_embeddings(message: pb.EmbeddingMatrix) -> NDArray[np.float32]:
 def vocabulary_message(words: Vocabulary) -> vocabulary_pb2.Vocabulary:
     """A vocabulary in full."""
     message = vocabulary_pb2.Vocabulary(name=words.name, templates=words.templates or ())
+    if words.background is not None:
+        message.background.CopyFrom(vocabulary_pb2.WordList(words=words.background))
     for entry in words.classes:
         message.classes.add(
             name=entry.name,
@@ -247,7 +249,10 @@ def read_vocabulary(message: vocabulary_pb2.Vocabulary) -> Vocabulary:
     try:
         given = message.template_set or tuple(message.templates)
         templates = resolve_templates(given) if given else None
-        return Vocabulary(classes=tuple(classes), templates=templates, name=message.name)
+        background = tuple(message.background.words) if message.HasField("background") else None
+        return Vocabulary(
+            classes=tuple(classes), templates=templates, background=background, name=message.name
+        )
     except InvalidVocabulary as error:
         error.field = error.field.removeprefix("vocabulary").removeprefix(".")
         raise

@@ -196,10 +196,11 @@ def _check_lengths(given: VocabularyMessage, max_classes: int, max_texts: int) -
             expected=f"1 to {max_classes}",
             got=len(given.classes),
         )
-    count = sum(max(1, len(entry.synonyms)) for entry in given.classes)
+    count = sum(max(1, len(entry.synonyms)) + len(entry.negatives) for entry in given.classes)
+    count += len(given.background.words)
     if count > max_texts:
         raise InvalidVocabulary(
-            "There are too many synonyms in all",
+            "There are too many words in all",
             field="classes",
             expected=f"at most {max_texts}",
             got=count,

@@ -15,7 +15,7 @@ class VocabularySpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., inline: _Optional[_Union[Vocabulary, _Mapping]] = ...) -> None: ...
 
 class Vocabulary(_message.Message):
-    __slots__ = ("name", "display_name", "classes", "templates", "template_set", "etag", "content_hash")
+    __slots__ = ("name", "display_name", "classes", "templates", "template_set", "etag", "content_hash", "background")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class Vocabulary(_message.Message):
     TEMPLATE_SET_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     classes: _containers.RepeatedCompositeFieldContainer[VocabularyClass]
@@ -30,7 +31,14 @@ class Vocabulary(_message.Message):
     template_set: str
     etag: str
     content_hash: str
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[VocabularyClass, _Mapping]]] = ..., templates: _Optional[_Iterable[str]] = ..., template_set: _Optional[str] = ..., etag: _Optional[str] = ..., content_hash: _Optional[str] = ...) -> None: ...
+    background: WordList
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[VocabularyClass, _Mapping]]] = ..., templates: _Optional[_Iterable[str]] = ..., template_set: _Optional[str] = ..., etag: _Optional[str] = ..., content_hash: _Optional[str] = ..., background: _Optional[_Union[WordList, _Mapping]] = ...) -> None: ...
+
+class WordList(_message.Message):
+    __slots__ = ("words",)
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VocabularyClass(_message.Message):
     __slots__ = ("name", "synonyms", "is_thing", "score_threshold", "negatives")

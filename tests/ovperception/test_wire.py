@@ -113,11 +113,14 @@ def test_a_reply_that_contradicts_itself():
         read_float_map(heat)
 
 
+@pytest.mark.parametrize("background", [None, (), ("dirt|soil", "rust")])
 @pytest.mark.parametrize("templates", [None, ("a {}",), "simple_7"])
-def test_vocabulary(templates):
+def test_vocabulary(templates, background):
     words = Vocabulary.from_words(["traffic light|stoplight", "sky", "taxi"], templates=templates)
     entry = VocabularyClass(name="x|y", score_threshold=0.1, negatives=("z",), is_thing=False)
-    words = Vocabulary(classes=(*words.classes, entry), templates=words.templates, name="n")
+    words = Vocabulary(
+        classes=(*words.classes, entry), templates=words.templates, background=background, name="n"
+    )
     read = read_vocabulary(_sent(vocabulary_message(words)))
     assert read == words
     assert read.content_hash == words.content_hash
