@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ovperception.bundle import BackboneCard, HeadCard, ModelCard, write_bundle
+from ovperception.bundle import BackboneCard, HeadCard, ModelCard, read_bundle, write_bundle
 from ovperception.errors import Unsupported
 from ovperception.preprocess import Preprocessing
 from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
@@ -34,6 +34,8 @@ class HeadRecipe:
         batch_size: scenes in a step.
         size: (height, width) of the training scenes in pixels.
         objects: fewest and most things in a scene.
+        large_share: share of the steps that see scenes of twice the side, a quarter as many.
+        init: state of another run to begin from, or None.
         loss: fields of the head's `loss_settings`.
         schedule: learning rate and length.
     """
@@ -47,6 +49,8 @@ class HeadRecipe:
     batch_size: int = 8
     size: tuple[int, int] = (256, 256)
     objects: tuple[int, int] = (2, 7)
+    large_share: float = 0.3
+    init: Path | None = None
     loss: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule
     weight_decay: float = 0.05
@@ -56,6 +60,17 @@ class HeadRecipe:
     device: str = "cpu"
     bfloat16: bool = False
     workers: int = 1
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """The head of a run's ``last.pt``, or of a bundle."""
+    import torch
+
+    if path.suffix == ".safetensors":
+        bundle = read_bundle(path)
+        return {k: v.float() for k, v in bundle.part(f"head.{bundle.card.heads[0].name}").items()}
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["module"]
+    return state
 
 
 def load_trained_clip(weights: Path, config: Mapping[str, Any], name: str) -> ClipBackbone:
@@ -86,7 +101,8 @@ def train_head(recipe: HeadRecipe) -> nn.Module:
     groups = parameter_groups(head, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate)
     run = TrainingRun(folder=recipe.out, module=head, optimizer=optimizer, schedule=recipe.schedule)
-    run.resume()
+    if not run.resume() and recipe.init is not None:
+        head.load_state_dict(_state(recipe.init))
     run.run(_losses(recipe, run, head, backbone), clip_norm=recipe.clip_norm)
     return cast("nn.Module", head.eval())
 
@@ -109,6 +125,7 @@ def _losses(
         batch_size=recipe.batch_size,
         size=recipe.size,
         objects=recipe.objects,
+        large_share=recipe.large_share,
         first=run.step,
         count=recipe.schedule.steps - run.step,
     )

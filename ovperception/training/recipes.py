@@ -69,11 +69,11 @@ def tiny_fcclip() -> HeadRecipe:
             "unseen_weight": 1.0,
         },
         preprocessing=Preprocessing(mean=mean, std=std, longest_edge=1024),
-        batch_size=8,
+        batch_size=4,
         size=(256, 256),
-        objects=(2, 7),
+        objects=(2, 5),
         loss={"points": 1024},
-        schedule=Schedule(steps=1500, learning_rate=6e-4, warmup=60),
+        schedule=Schedule(steps=2600, learning_rate=5e-4, warmup=60),
         clip_norm=1.0,
         templates=TINY_TEMPLATES,
     )
@@ -157,10 +157,10 @@ def _read(text: str, current: Any, name: str) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(current, int):
             return int(text)
+        if name == "init" or isinstance(current, Path):
+            return Path(text)
         if isinstance(current, float) or current is None:
             return float(text)
-        if isinstance(current, Path):
-            return Path(text)
         if isinstance(current, tuple) and all(isinstance(v, int) for v in current):
             numbers = tuple(int(v) for v in text.split("x" if "x" in text else ","))
             return numbers * len(current) if len(numbers) == 1 else numbers

@@ -28,6 +28,8 @@ class SceneBatches:
         batch_size: scenes in a batch.
         size: (height, width) of a scene in pixels.
         objects: fewest and most things in a scene.
+        large_share: share of the steps that see one scene of twice the side instead of four, with things of
+            twice the size: the same pixels, and sizes that small scenes have no room for.
         first: step of item 0.
         count: steps to go.
     """
@@ -36,6 +38,7 @@ class SceneBatches:
     batch_size: int
     size: tuple[int, int]
     objects: tuple[int, int]
+    large_share: float
     first: int
     count: int
 
@@ -45,20 +48,23 @@ class SceneBatches:
 
     def __getitem__(self, index: int) -> tuple[Tensor, list[Targets]]:
         """Normalised images (B, 3, H, W) and their truths; class ids index ``scenes_vocabulary("base")``."""
-        start = (self.first + index) * self.batch_size
-        samples = [self._sample(start + k) for k in range(self.batch_size)]
+        step = self.first + index
+        large = np.random.Generator(np.random.PCG64([7, step])).random() < self.large_share
+        factor, count = (2, max(1, self.batch_size // 4)) if large else (1, self.batch_size)
+        start = step * self.batch_size
+        samples = [self._sample(start + k, factor) for k in range(count)]
         return torch.stack([image for image, _ in samples]), [truth for _, truth in samples]
 
-    def _sample(self, index: int) -> tuple[Tensor, Targets]:
+    def _sample(self, index: int, factor: int) -> tuple[Tensor, Targets]:
         known = chosen_categories("base")
         things = [c for c in known if c.is_thing]
         weight = {"f": 1.0, "c": 0.6, "r": 0.3}
         sample = scenes.render_scene(
             scenes.scene_seed("train", index),
-            self.size,
+            (self.size[0] * factor, self.size[1] * factor),
             categories=[c.id for c in things],
             weights=[weight[c.frequency] for c in things],
-            count=self.objects,
+            count=(self.objects[0] + factor - 1, self.objects[1] * (3 * factor - 1) // 2),
         )
         class_of = {c.id: i for i, c in enumerate(known)}
         image, geometry = self.preprocessing.apply(sample.image)
