@@ -4,8 +4,9 @@
 
 The weights are synthetic and by name, as in the parity tests, so anybody's run does the same work; with them
 hardly a mask is "void" and none is small, which is the worst case for all that comes after the network.
-The floor of a stage is its multiplications and additions over the speed of a large matrix product, measured
-in the same run. CPU seconds are of all threads together, and hardly moved by other work on the machine.
+CPU seconds are of all threads together, and moved far less than wall time by other work on the machine. The
+floor of a stage is what its matrix products and convolutions would take at the speed of one large matrix
+product, measured in the same run: CPU seconds again, wall seconds on a GPU.
 """
 
 from __future__ import annotations
@@ -104,15 +105,16 @@ def _backbone(arch: str, state: Mapping[str, torch.Tensor]) -> ClipBackbone:
 
 
 def matrix_speed(device: str, side: int = 2048, rounds: int = 5) -> float:
-    """GFLOP/s of the best of a few large float32 matrix products; per CPU second and thread on a CPU."""
+    """GFLOP/s of the best of a few large float32 matrix products; on a CPU, GFLOP per CPU second."""
     a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
     best = float("inf")
     for _ in range(rounds):
         _synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         a @ b
         _synchronize(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return 2 * side**3 / best / 1e9
 
 
@@ -201,7 +203,7 @@ def show(stages: list[Stage], speed: float, about: Mapping[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"{about['threads']} threads, {speed:.0f} GFLOP/s in a large matrix product, "
+        f"{about['threads']} threads, {speed:.0f} GFLOP/s (a CPU second) in a large matrix product, "
         f"load {about['load_average'][0]:.1f}, {about['found']}"
     )
 

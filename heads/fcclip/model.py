@@ -162,8 +162,9 @@ class FCCLIP(nn.Module):
         logits = class_logits(flat, self._void(), text, self._scale())
         return logits.view(*query_embeddings.shape[:-1], -1)
 
+    @torch.no_grad()
     def classify(self, encoding: Encoding, text: TextClassifier) -> MaskScores:
-        """The word half: one image against its own words.
+        """The word half: one image against its own words; never with gradients (train on `class_logits`).
 
         Args:
             encoding: Of one image (leading dimension 1), from `encode`.

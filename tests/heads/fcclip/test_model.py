@@ -164,6 +164,12 @@ def test_probabilities(head: FCCLIP) -> None:
     assert torch.equal(scores.mask_logits, encoding.mask_logits[1])
 
 
+def test_what_was_encoded_for_inference_is_classified_anywhere(head: FCCLIP) -> None:
+    with torch.inference_mode():
+        encoding = encode(head, features(1))
+    assert not head.classify(encoding, text("cat")).probabilities.requires_grad
+
+
 def test_permuting_the_words_permutes_the_answer(head: FCCLIP) -> None:
     encoding = encode(head, features(1))
     words = ("cat", "dog|hound", "taxi|cab", "tree")
