@@ -135,7 +135,8 @@ def _raw_pixels(raw: image_pb2.RawImage, ticket: Ticket, max_pixels: int) -> NDA
     ticket.take(pixels=raw.width * raw.height)
     flat = np.frombuffer(data, np.uint8)
     rows = np.lib.stride_tricks.as_strided(flat, (height, row), (stride, 1), writeable=False)
-    picture = np.ascontiguousarray(rows).reshape(height, row // layout.channels, layout.channels)
+    # A copy, not a view of the message: torch does not take arrays it may not write to.
+    picture = rows.copy().reshape(height, row // layout.channels, layout.channels)
     return picture if layout.to_rgb is None else np.asarray(cv2.cvtColor(picture, layout.to_rgb), np.uint8)
 
 

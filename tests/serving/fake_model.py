@@ -133,4 +133,5 @@ class FakeModel:
         return np.array([[_share(f"{text}{i}") for i in range(DIM)] for text in texts], np.float32)
 
     def embed_image(self, image):
+        assert image.flags.writeable  # as torch wants it
         return np.full(DIM, load_image(image).mean(), np.float32)
