@@ -232,6 +232,17 @@ class TestByHand:
         shown = self.merge(probabilities, overlap_threshold=0.5)
         np.testing.assert_array_equal(shown.ids, [[1, 1, 2, 2]] * 4)
 
+    def test_panoptic_counts_pixels_won_without_being_sure(self) -> None:
+        """The reference does: they may save a mask that lost half of what it was sure of."""
+        first = torch.tensor([2.0, 2.0, -0.1, -0.1]).expand(4, 4)
+        second = torch.tensor([-9.0, 9.0, -9.0, -9.0]).expand(4, 4)
+        scores = MaskScores(
+            probabilities=torch.tensor([[0.9, 0.1], [0.9, 0.1]]), mask_logits=torch.stack((first, second))
+        )
+        found = panoptic(scores, WHOLE, vocabulary(1))
+        np.testing.assert_array_equal(found.ids, [[1, 2, 0, 0]] * 4)
+        assert [s.area for s in found.segments] == [4, 4]
+
     def test_panoptic_thresholds(self) -> None:
         probabilities = [[0.6, 0.0, 0.4], [0.0, 0.9, 0.1], [0.0, 0.0, 1.0]]
         np.testing.assert_array_equal(self.merge(probabilities, score_threshold=0.7).ids, [[0, 0, 1, 1]] * 4)
