@@ -187,6 +187,7 @@ def write_bundle(path: Path, card: ModelCard, tensors: Mapping[str, Tensor]) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(_separate(tensors), partial, metadata=metadata)
+        partial.chmod(0o644)  # the library writes for its owner alone
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):

@@ -43,6 +43,7 @@ __all__ = [
     "ImageHeader",
     "encode_png",
     "load_image",
+    "read_file",
     "read_header",
     "save_image",
     "write_file",
@@ -201,7 +202,7 @@ def load_image(
     if isinstance(source, (str, Path)):
         path = Path(source)
         try:
-            return _decode(_read_file(path, max_bytes), max_pixels, max_bytes)
+            return _decode(read_file(path, max_bytes), max_pixels, max_bytes)
         except InvalidImage as error:
             raise InvalidImage(
                 f"{path}: {error.what}", expected=error.expected, got=error.got or None, mend=error.mend
@@ -294,7 +295,14 @@ def _encode(image: NDArray[Any], suffix: str) -> bytes:
     return data.tobytes()
 
 
-def _read_file(path: Path, max_bytes: int) -> bytes:
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """The bytes of an image file, before anything is made of them.
+
+    Raises:
+        MissingFile: nothing is there, or no ordinary file.
+        InvalidImage: it is larger than `max_bytes`.
+        InvalidInput: it may not be read.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -44,7 +44,9 @@ def tensor(name: str, shape: Sequence[int]) -> Tensor:
 def state_dict(manifest: Mapping[str, tuple[Sequence[int], str]]) -> dict[str, Tensor]:
     """A whole state dict from ``{name: (shape, dtype name)}``; integers are zero."""
     return {
-        name: tensor(name, shape) if dtype.startswith("float") else torch.zeros(tuple(shape), dtype=torch.int64)
+        name: tensor(name, shape)
+        if dtype.startswith("float")
+        else torch.zeros(tuple(shape), dtype=torch.int64)
         for name, (shape, dtype) in manifest.items()
     }
 

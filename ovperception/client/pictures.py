@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.errors import InvalidParameter
-from ovperception.images import MAX_BYTES, encode_png, load_image
-from ovperception.images import _read_file as read_file
+from ovperception.images import MAX_BYTES, encode_png, load_image, read_file
 from ovperception.v1 import image_pb2
 
 if TYPE_CHECKING:

@@ -18,7 +18,14 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from ovperception.errors import InvalidImage, InvalidInput, InvalidParameter, MissingFile, OVPError
+from ovperception.errors import (
+    InvalidImage,
+    InvalidInput,
+    InvalidParameter,
+    MissingFile,
+    OVPError,
+    UnknownVocabulary,
+)
 from ovperception.images import save_image
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.vocabulary import Vocabulary
@@ -64,6 +71,10 @@ def predict(
     classes_file: Annotated[Path | None, typer.Option(help="A file of them, one class a line.")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="A built-in list, such as lvis_v1_1203.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around the words: a set, or one.")] = None,
+    background: Annotated[
+        str | None,
+        typer.Option(help='What else may be there and competes: words, a built-in list, or "none".'),
+    ] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 to 1.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
     server: Annotated[str | None, typer.Option(help="Ask the server at HOST:PORT.")] = None,
@@ -76,6 +87,8 @@ def predict(
     A picture that cannot be read is reported and skipped; the exit status is 2 then.
     """
     words = _vocabulary(classes, classes_file, vocabulary, templates)
+    if background is not None:
+        words = Vocabulary.from_words(words, background=_background(background))
     report = _Report(task, out, as_json)
     with _asker(model, server, device, timeout, task, words, score_threshold) as ask:
         for path in _progress(_find_all(images, report)):
@@ -105,6 +118,15 @@ def _vocabulary(
     if file is not None:
         return Vocabulary.from_file(file, templates=templates)
     return Vocabulary.builtin(name or "", templates=templates)
+
+
+def _background(text: str) -> tuple[str, ...]:
+    if text in ("", "none"):
+        return ()
+    try:
+        return tuple("|".join(c.synonyms) for c in Vocabulary.builtin(text).classes)
+    except UnknownVocabulary:
+        return tuple(text.split(","))
 
 
 def _find_all(patterns: Sequence[str], report: _Report) -> list[Path]:

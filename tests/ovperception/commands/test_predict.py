@@ -183,3 +183,21 @@ sys.exit(main(["predict", "--help"]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0
     assert b"--score-threshold" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("none", ()), ("", ()), ("tree,house|cottage", ("tree", "house|cottage"))],
+)
+def test_background_is_none_or_words(text: str, expected: tuple[str, ...]) -> None:
+    from ovperception.commands.predict import _background
+
+    assert _background(text) == expected
+
+
+def test_background_may_be_a_builtin_list() -> None:
+    from ovperception.commands.predict import _background
+
+    words = _background("cityscapes_19")
+    assert len(words) == 19
+    assert any("|" in word for word in words)
