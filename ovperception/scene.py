@@ -121,6 +121,7 @@ class Scene:
             score_threshold=least,
             max_detections=int(limit),
             iou_threshold=None if math.isnan(overlap) else overlap,
+            min_fragment=self.model.card.defaults.get("min_fragment", 0.0),
         )
         return found if masks else dataclasses.replace(found, masks=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ def instances(
     max_detections: int = 100,
     things_only: bool = False,
     iou_threshold: float | None = None,
+    min_fragment: float = 0.0,
 ) -> Detections:
     """The masks of the highest class probabilities, one a pair of mask and class.
 
@@ -46,11 +48,14 @@ def instances(
         things_only: Drop stuff, after the best pairs were chosen, as the reference does when it evaluates.
         iou_threshold: Drop a pair whose box overlaps a better one of the same class by more than this, 0-1.
             None: keep all, as the reference does.
+        min_fragment: Drop connected parts of a mask that are smaller than this share of its largest part,
+            0-1: a stray pixel in a far corner spoils a box. 0: keep all, as the reference does.
 
     Raises:
         InvalidParameter: A threshold or count is out of range or the scores are of another number of classes.
     """
     check_unit(score_threshold=score_threshold, iou_threshold=1 if iou_threshold is None else iou_threshold)
+    check_unit(min_fragment=min_fragment)
     check_count("max_detections", max_detections)
     classes = len(vocabulary)
     check_classes(scores.probabilities.shape[1] - 1, vocabulary)
@@ -62,7 +67,7 @@ def instances(
     if things_only:
         keep &= torch.tensor(vocabulary.is_thing, device=keep.device)[labels]
     top, queries, labels = top[keep], queries[keep], labels[keep]
-    cut = _cut_out(scores.mask_logits, queries, geometry)
+    cut = _cut_out(scores.mask_logits, queries, geometry, min_fragment)
     kept = [i for i, q in enumerate(queries.tolist()) if q in cut]
     found = np.array([cut[q].sureness for q in queries[kept].tolist()], np.float32)
     final = top[kept].float().cpu().numpy() * found
@@ -88,7 +93,9 @@ class _Mask:
         self.rle, self.box, self.sureness = rle, box, sureness
 
 
-def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[int, _Mask]:
+def _cut_out(
+    mask_logits: Tensor, queries: Tensor, geometry: Geometry, min_fragment: float
+) -> dict[int, _Mask]:
     """The masks of the named queries; empty ones are left out."""
     resizer = Resizer(geometry, (mask_logits.shape[-2], mask_logits.shape[-1]), mask_logits.device)
     cut = {}
@@ -98,6 +105,8 @@ def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[i
         if not all(window.size):
             continue
         values = resizer.one(logits, window)
+        if min_fragment > 0:
+            _drop_fragments(values, min_fragment)
         rows, columns = (values.amax(dim=d).gt(0).nonzero()[:, 0].tolist() for d in (1, 0))
         if not rows:
             continue
@@ -110,6 +119,17 @@ def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[i
         rle = RLE.from_crop(crop, top, left, geometry.original)
         cut[query] = _Mask(rle, box, total / (int(np.count_nonzero(crop)) + 1e-6))
     return cut
+
+
+def _drop_fragments(values: Tensor, share: float) -> None:
+    """Write "outside" where a connected part of a mask is too small, in place; (h, w) logits."""
+    inside = (values > 0).cpu().numpy().astype(np.uint8)
+    count, parts, facts, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    if count < 3:  # the outside and one part
+        return
+    areas = facts[1:, cv2.CC_STAT_AREA]
+    small = np.flatnonzero(areas < share * areas.max()) + 1
+    values[torch.from_numpy(np.isin(parts, small)).to(values.device)] = -torch.inf
 
 
 def _thresholds(vocabulary: Vocabulary, default: float) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ovperception.bundle import BackboneCard, HeadCard, ModelCard, read_bundle, write_bundle
-from ovperception.errors import Unsupported
+from ovperception.errors import InvalidCheckpoint, MissingFile, Unsupported
 from ovperception.preprocess import Preprocessing
 from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
 
@@ -74,13 +74,27 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def load_trained_clip(weights: Path, config: Mapping[str, Any], name: str) -> ClipBackbone:
-    """A frozen backbone of a configuration of ours and the weights trained for it."""
+    """A frozen backbone of a configuration of ours and the weights trained for it.
+
+    Raises:
+        MissingFile: the weights were not trained yet.
+        InvalidCheckpoint: they are of another configuration.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from ovperception.backbones import build_open_clip, from_open_clip
 
+    if not weights.is_file():
+        raise MissingFile(
+            f"No CLIP weights at {weights}",
+            mend="Run the recipe that makes them first (`ovp train tiny-clip`, `ovp train tiny-clip-pool`)",
+        )
     model, tokenizer = build_open_clip(dict(config))
-    model.load_state_dict(load_file(weights))
+    try:
+        model.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise InvalidCheckpoint(f"{weights} does not fit the recipe's CLIP", got=error) from error
     return from_open_clip(model, name, tokenizer=tokenizer, config=dict(config))
 
 

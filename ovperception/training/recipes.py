@@ -15,8 +15,9 @@ from ovperception.training.contrastive import TINY_CLIP, ContrastiveRecipe, trai
 from ovperception.training.heads import HeadRecipe, bundle_head, train_head
 from ovperception.training.loop import Schedule
 from ovperception.training.mosaics import MosaicSampler
+from ovperception.training.pooling import PoolingRecipe, train_pooling
 
-__all__ = ["RECIPES", "Recipe", "tiny_clip", "tiny_fcclip", "with_overrides"]
+__all__ = ["RECIPES", "Recipe", "tiny_clip", "tiny_clip_pool", "tiny_fcclip", "with_overrides"]
 
 #: What the tiny model is prompted with: the shapes of caption it was trained on.
 TINY_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "{}")
@@ -47,13 +48,18 @@ def tiny_clip() -> ContrastiveRecipe:
     )
 
 
+def tiny_clip_pool() -> PoolingRecipe:
+    """The attention pool of that CLIP, taught regions of every size; nothing else changes."""
+    return PoolingRecipe(config=TINY_CLIP, templates=TINY_TEMPLATES)
+
+
 def tiny_fcclip() -> HeadRecipe:
     """An FC-CLIP head of 2 M parameters on that CLIP, from boxes and masks of base classes alone."""
     statistics = TINY_CLIP["preprocess_cfg"]
     mean, std = (tuple(255 * v for v in statistics[key]) for key in ("mean", "std"))
     return HeadRecipe(
         out=Path("runs/tiny-fcclip"),
-        backbone=Path("runs/tiny-clip/clip.safetensors"),
+        backbone=Path("runs/tiny-clip-pool/clip.safetensors"),
         config=TINY_CLIP,
         head="fcclip",
         settings={
@@ -83,15 +89,20 @@ def _train_clip(recipe: ContrastiveRecipe) -> Path:
     return train_contrastive(recipe)
 
 
+def _train_pool(recipe: PoolingRecipe) -> Path:
+    return train_pooling(recipe)
+
+
 def _train_head(recipe: HeadRecipe) -> Path:
     head = train_head(recipe)
     card = {
         "name": "tiny",
         "summary": "A CLIP of 7 M parameters and an FC-CLIP head, trained from nothing on procedural scenes.",
         "vocabulary": "scenes_base",
+        "background": "scenes",
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2308.02487",
-        "source": "`ovp train tiny-clip` and `ovp train tiny-fcclip`",
+        "source": "`ovp train tiny-clip`, `tiny-clip-pool`, `tiny-fcclip`",
     }
     return bundle_head(recipe, head, recipe.out / "tiny.safetensors", card)
 
@@ -101,6 +112,11 @@ RECIPES: Mapping[str, Recipe] = {
         summary="contrastive training of the tiny CLIP on captioned crops",
         settings=tiny_clip,
         run=_train_clip,
+    ),
+    "tiny-clip-pool": Recipe(
+        summary="second stage: its attention pool alone, on tiles of every size",
+        settings=tiny_clip_pool,
+        run=_train_pool,
     ),
     "tiny-fcclip": Recipe(
         summary="FC-CLIP head on the tiny CLIP, base classes only; writes the bundle",

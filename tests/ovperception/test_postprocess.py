@@ -468,3 +468,18 @@ def test_strings_of_many_blobs_equal_the_reference() -> None:
         if (mask > 0).any()
     }
     assert {m.counts for m in found.masks} == expected
+
+
+def test_small_fragments_of_a_mask_are_dropped_when_asked() -> None:
+    logits = torch.full((1, 16, 16), -5.0)
+    logits[0, 2:8, 2:8] = 5
+    logits[0, 13:15, 13:15] = 5  # a ninth of the large part
+    scores = MaskScores(probabilities=torch.tensor([[0.9, 0.1]]), mask_logits=logits)
+    geometry = Geometry(original=(16, 16), resized=(16, 16), padded=(16, 16))
+    boxes = [
+        instances(scores, geometry, vocabulary(1), min_fragment=share).boxes.tolist()
+        for share in (0.0, 0.1, 0.2)
+    ]
+    assert boxes == [[[2, 2, 15, 15]], [[2, 2, 15, 15]], [[2, 2, 8, 8]]]
+    with pytest.raises(InvalidParameter, match="min_fragment"):
+        instances(scores, geometry, vocabulary(1), min_fragment=float("nan"))

@@ -111,7 +111,7 @@ def test_patterns_and_names_that_collide(folder, capfd):
     save_image(folder / "a.jpg", np.zeros((9, 9, 3), np.uint8))
     assert main(["predict", str(folder / "a.*"), "--classes", "cat", "--out", str(folder / "out")]) == 0
     assert {path.name for path in (folder / "out").iterdir()} == {"a.detect.png", "a-2.detect.png"}
-    assert "a.jpg" in capfd.readouterr().out
+    assert "a.jpg" in capfd.readouterr().out.replace("\n", "")  # long paths wrap
 
 
 def test_words_from_elsewhere(folder, capfd):

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ovperception.cli import app
-from ovperception.errors import InvalidParameter
+from ovperception.errors import InvalidParameter, MissingFile
 from ovperception.training.recipes import RECIPES, tiny_clip, tiny_fcclip, with_overrides
 
 
@@ -53,10 +53,15 @@ def test_both_recipes_run_from_the_command_line_to_a_bundle_that_answers(tmp_pat
     clip, head = tmp_path / "clip", tmp_path / "head"
     first = runner.invoke(app, ["train", "tiny-clip", f"out={clip}", "steps=1", "cells=8", "workers=0"])
     assert first.exit_code == 0, first.output
-    words = [f"out={head}", f"backbone={clip / 'clip.safetensors'}", "steps=1", "batch_size=1", "size=64"]
-    words += ["workers=0", "settings.queries=6", "settings.hidden_dim=32", "settings.mask_dim=32"]
-    second = runner.invoke(app, ["train", "tiny-fcclip", *words])
+    pool = tmp_path / "pool"
+    words = [f"out={pool}", f"clip={clip / 'clip.safetensors'}", "steps=2", "cells=8", "workers=0"]
+    second = runner.invoke(app, ["train", "tiny-clip-pool", *words])
     assert second.exit_code == 0, second.output
+    _only_the_pool_changed(clip / "clip.safetensors", pool / "clip.safetensors")
+    words = [f"out={head}", f"backbone={pool / 'clip.safetensors'}", "steps=1", "batch_size=1", "size=64"]
+    words += ["workers=0", "settings.queries=6", "settings.hidden_dim=32", "settings.mask_dim=32"]
+    third = runner.invoke(app, ["train", "tiny-fcclip", *words])
+    assert third.exit_code == 0, third.output
 
     import numpy as np
 
@@ -66,6 +71,20 @@ def test_both_recipes_run_from_the_command_line_to_a_bundle_that_answers(tmp_pat
     scene = model.encode(np.zeros((64, 80, 3), np.uint8))
     assert scene.semantic(["grass", "sky"]).labels.shape == (64, 80)
     assert model.tasks == {"detect", "semantic", "panoptic"}
+
+
+def test_a_head_without_its_clip_says_what_to_run_first(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="tiny-clip"):
+        RECIPES["tiny-fcclip"].run(with_overrides(tiny_fcclip(), {"backbone": str(tmp_path / "none")}))
+
+
+def _only_the_pool_changed(before: Path, after: Path) -> None:
+    from safetensors.torch import load_file
+
+    old, new = load_file(before), load_file(after)
+    changed = {key for key, value in old.items() if not value.equal(new[key])}
+    assert changed
+    assert all(key.startswith("visual.attnpool.") for key in changed)
 
 
 def test_unknown_recipes_list_the_known_ones() -> None:
