@@ -20,6 +20,8 @@ from ovperception.vocabulary import Vocabulary
 
 __all__ = ["instances"]
 
+_OUTSIDE = -10.0  # finite: what is interpolated with it must stay a number
+
 
 @torch.inference_mode()
 def instances(
@@ -101,12 +103,12 @@ def _cut_out(
     cut = {}
     for query in queries.unique().tolist():
         logits = mask_logits[query]
+        if min_fragment > 0:
+            logits = _without_fragments(logits, min_fragment)
         window = resizer.extent(logits > 0)
         if not all(window.size):
             continue
         values = resizer.one(logits, window)
-        if min_fragment > 0:
-            _drop_fragments(values, min_fragment)
         rows, columns = (values.amax(dim=d).gt(0).nonzero()[:, 0].tolist() for d in (1, 0))
         if not rows:
             continue
@@ -121,15 +123,16 @@ def _cut_out(
     return cut
 
 
-def _drop_fragments(values: Tensor, share: float) -> None:
-    """Write "outside" where a connected part of a mask is too small, in place; (h, w) logits."""
-    inside = (values > 0).cpu().numpy().astype(np.uint8)
+def _without_fragments(logits: Tensor, share: float) -> Tensor:
+    """(h, w) logits with the connected parts that are too small set outside; cheap on the grid."""
+    inside = (logits > 0).cpu().numpy().astype(np.uint8)
     count, parts, facts, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
     if count < 3:  # the outside and one part
-        return
-    areas = facts[1:, cv2.CC_STAT_AREA]
-    small = np.flatnonzero(areas < share * areas.max()) + 1
-    values[torch.from_numpy(np.isin(parts, small)).to(values.device)] = -torch.inf
+        return logits
+    areas = facts[:, cv2.CC_STAT_AREA]
+    small = areas < share * areas[1:].max()
+    small[0] = False
+    return logits.masked_fill(torch.from_numpy(small[parts]).to(logits.device), _OUTSIDE)
 
 
 def _thresholds(vocabulary: Vocabulary, default: float) -> Tensor:
