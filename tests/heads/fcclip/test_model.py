@@ -154,6 +154,7 @@ def test_cached_positions_serve_inference_and_training() -> None:
     with torch.inference_mode():
         list(head.forward_layers(maps))
     head(maps)[-1][0].sum().backward()
+    assert head.mask_decoder.query_features.grad is not None
 
 
 def test_probabilities(head: FCCLIP) -> None:
