@@ -26,7 +26,7 @@ def train(
     """Train a model from a recipe.
 
     A run lives in a folder (out=FOLDER) and can be stopped with Ctrl-C at any time: the same command takes it
-    up again. Recipes: tiny-clip (the small CLIP), tiny-clip-pool (its pooling of regions), tiny-fcclip (an
+    up again. Recipes: tiny-clip (the small CLIP), tiny-clip-scenes (its second stage), tiny-fcclip (an
     FC-CLIP head on it; writes a bundle).
 
     Examples: `ovp train tiny-clip`, then `ovp train tiny-fcclip minutes=40`, then `ovp predict IMAGE

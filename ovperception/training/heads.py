@@ -88,7 +88,7 @@ def load_trained_clip(weights: Path, config: Mapping[str, Any], name: str) -> Cl
     if not weights.is_file():
         raise MissingFile(
             f"No CLIP weights at {weights}",
-            mend="Run the recipe that makes them first (`ovp train tiny-clip`, `ovp train tiny-clip-pool`)",
+            mend="Run the recipe that makes them first (`ovp train tiny-clip`, `ovp train tiny-clip-scenes`)",
         )
     model, tokenizer = build_open_clip(dict(config))
     try:

@@ -15,9 +15,9 @@ from ovperception.training.contrastive import TINY_CLIP, ContrastiveRecipe, trai
 from ovperception.training.heads import HeadRecipe, bundle_head, train_head
 from ovperception.training.loop import Schedule
 from ovperception.training.mosaics import MosaicSampler
-from ovperception.training.pooling import PoolingRecipe, train_pooling
+from ovperception.training.scene_pretraining import ScenePretraining, pretrain_on_scenes
 
-__all__ = ["RECIPES", "Recipe", "tiny_clip", "tiny_clip_pool", "tiny_fcclip", "with_overrides"]
+__all__ = ["RECIPES", "Recipe", "tiny_clip", "tiny_clip_scenes", "tiny_fcclip", "with_overrides"]
 
 #: What the tiny model is prompted with: the shapes of caption it was trained on.
 TINY_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "{}")
@@ -48,9 +48,9 @@ def tiny_clip() -> ContrastiveRecipe:
     )
 
 
-def tiny_clip_pool() -> PoolingRecipe:
-    """The attention pool of that CLIP, taught regions of every size; nothing else changes."""
-    return PoolingRecipe(config=TINY_CLIP, templates=TINY_TEMPLATES)
+def tiny_clip_scenes() -> ScenePretraining:
+    """The image tower of that CLIP, taught to name crops of scenes where they stand."""
+    return ScenePretraining(config=TINY_CLIP, templates=TINY_TEMPLATES)
 
 
 def tiny_fcclip() -> HeadRecipe:
@@ -59,7 +59,7 @@ def tiny_fcclip() -> HeadRecipe:
     mean, std = (tuple(255 * v for v in statistics[key]) for key in ("mean", "std"))
     return HeadRecipe(
         out=Path("runs/tiny-fcclip"),
-        backbone=Path("runs/tiny-clip-pool/clip.safetensors"),
+        backbone=Path("runs/tiny-clip-scenes/clip.safetensors"),
         config=TINY_CLIP,
         head="fcclip",
         settings={
@@ -87,8 +87,8 @@ def _train_clip(recipe: ContrastiveRecipe) -> Path:
     return train_contrastive(recipe)
 
 
-def _train_pool(recipe: PoolingRecipe) -> Path:
-    return train_pooling(recipe)
+def _train_clip_on_scenes(recipe: ScenePretraining) -> Path:
+    return pretrain_on_scenes(recipe)
 
 
 def _train_head(recipe: HeadRecipe) -> Path:
@@ -101,7 +101,7 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "defaults": {"score_threshold": 0.1, "nms_iou_threshold": 0.7, "min_fragment": 0.15},
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2308.02487",
-        "source": "`ovp train tiny-clip`, `tiny-clip-pool`, `tiny-fcclip`",
+        "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-fcclip`",
     }
     return bundle_head(recipe, head, recipe.out / "tiny.safetensors", card)
 
@@ -112,10 +112,10 @@ RECIPES: Mapping[str, Recipe] = {
         settings=tiny_clip,
         run=_train_clip,
     ),
-    "tiny-clip-pool": Recipe(
-        summary="second stage: its attention pool alone, on tiles of every size",
-        settings=tiny_clip_pool,
-        run=_train_pool,
+    "tiny-clip-scenes": Recipe(
+        summary="second stage: its image tower, on captioned crops of scenes, in place",
+        settings=tiny_clip_scenes,
+        run=_train_clip_on_scenes,
     ),
     "tiny-fcclip": Recipe(
         summary="FC-CLIP head on the tiny CLIP, base classes only; writes the bundle",
