@@ -58,30 +58,35 @@ class Features:
     Attributes:
         maps: stage name -> (B, C, h, w); for `vit` the maps are of one stride.
         image_size: (height, width) of the padded network input the maps were computed from.
+        images: (B, 3, H, W) that network input itself, normalised, for a head that needs pixels; None in
+            what is kept of an image (`image`, `only`), which shall stay small.
     """
 
     maps: Mapping[str, Tensor]
     image_size: tuple[int, int]
+    images: Tensor | None = None
 
     def __getitem__(self, stage: str) -> Tensor:
         """The map of one stage."""
         return self.maps[stage]
 
     def image(self, index: int) -> Features:
-        """The features of one image, still with a leading dimension of 1."""
-        return replace(self, maps={k: v[index : index + 1] for k, v in self.maps.items()})
+        """The maps of one image, still with a leading dimension of 1, without its pixels."""
+        return replace(self, maps={k: v[index : index + 1] for k, v in self.maps.items()}, images=None)
 
     def only(self, *stages: str) -> Features:
-        """A view with fewer stages, so that what is kept of an image stays small."""
-        return replace(self, maps={k: self.maps[k] for k in stages})
+        """A view with fewer stages and no pixels, so that what is kept of an image stays small."""
+        return replace(self, maps={k: self.maps[k] for k in stages}, images=None)
 
     def to(self, device: torch.device | str) -> Features:
-        """The same maps on another device."""
-        return replace(self, maps={k: v.to(device) for k, v in self.maps.items()})
+        """The same on another device."""
+        images = None if self.images is None else self.images.to(device)
+        return replace(self, maps={k: v.to(device) for k, v in self.maps.items()}, images=images)
 
     def clone(self) -> Features:
         """A copy that shares no memory with the batch it was cut from."""
-        return replace(self, maps={k: v.clone() for k, v in self.maps.items()})
+        images = None if self.images is None else self.images.clone()
+        return replace(self, maps={k: v.clone() for k, v in self.maps.items()}, images=images)
 
     @property
     def nbytes(self) -> int:

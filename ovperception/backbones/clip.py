@@ -180,8 +180,9 @@ class ClipBackbone(nn.Module):
                 expected=f"(B, 3, H, W) with H and W of at least {cell}",
                 got=tuple(images.shape),
             )
-        maps = self.trunk.maps(images.to(self.device, self.dtype))
-        return Features(maps=maps, image_size=(images.shape[2], images.shape[3]))
+        images = images.to(self.device)
+        maps = self.trunk.maps(images.to(self.dtype))
+        return Features(maps=maps, image_size=(images.shape[2], images.shape[3]), images=images)
 
     def compile_trunk(self) -> None:
         """Run the image half through ``torch.compile`` from now on."""

@@ -69,6 +69,15 @@ def test_a_kept_image_answers_like_its_batch(backbone):
     )
 
 
+def test_pixels_are_at_hand_but_not_kept(backbone):
+    batch = images()
+    features = backbone.features(batch)
+    assert features.images is batch
+    assert features.image(0).images is None
+    assert features.only(backbone.dense_stage).images is None
+    assert features.nbytes == sum(m.numel() * m.element_size() for m in features.maps.values())
+
+
 def test_an_empty_mask_is_finite_and_disturbs_no_other(backbone):
     features = backbone.features(images(1))
     masks = torch.ones(1, 2, *grid(backbone, features), dtype=torch.bool)
