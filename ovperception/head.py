@@ -11,7 +11,7 @@ An `Encoding` is a frozen dataclass of tensors whose leading dimension is the ba
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
@@ -23,18 +23,31 @@ if TYPE_CHECKING:
     from ovperception.text import TextClassifier
 
 __all__ = [
+    "BoxRules",
     "BoxScores",
     "Encoding",
     "Head",
+    "MaskEncoding",
     "MaskScores",
+    "ObjectnessRule",
     "PixelEncoding",
     "PixelScores",
     "RegionEncoding",
+    "RegionHead",
     "Scores",
+    "Suppression",
     "Task",
 ]
 
 Task = Literal["detect", "semantic", "panoptic"]
+
+ObjectnessRule = Literal["none", "sqrt_raw", "sqrt_sigmoid"]
+"""What a proposal's objectness does to the scores p of its classes. ``none``: nothing. ``sqrt_sigmoid``: the
+geometric mean of p and the objectness as a probability, 0 to 1. ``sqrt_raw``: sqrt(p * logit), as RegionCLIP
+was published: above 1 for a confident proposal, and a proposal with a negative logit vanishes."""
+
+Suppression = Literal["hard", "soft"]
+"""Of two overlapping boxes of a class, ``hard`` drops the worse, ``soft`` lowers its score."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +86,28 @@ class Encoding:
 class RegionEncoding(Encoding):
     """Regions with one text-aligned embedding each.
 
+    Images of a batch may differ in their number of regions; the shorter ones are padded, and the encoding of
+    one image (`encoding[i]`) drops its padding.
+
     Attributes:
         embeddings: (B, Q, D), not necessarily of unit length.
         boxes: (B, Q, 4) xyxy, pixels of the network input.
         objectness: (B, Q) raw logits, or None.
+        valid: (B, Q) bool, False for padding; None if there is none.
     """
 
     embeddings: Tensor
     boxes: Tensor
     objectness: Tensor | None = None
+    valid: Tensor | None = None
+
+    def __getitem__(self, index: int) -> Self:
+        """The regions of one image, still with a leading dimension of 1."""
+        one = super().__getitem__(index)
+        if one.valid is None:
+            return one
+        kept = {k: v[:, one.valid[0]] for k, v in one._tensors().items() if k != "valid"}
+        return dataclasses.replace(dataclasses.replace(one, valid=None), **kept)
 
 
 @dataclass(frozen=True)
@@ -108,6 +134,22 @@ class MaskScores:
     mask_logits: Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxRules:
+    """How a head means its boxes to be ranked and thinned out.
+
+    Attributes:
+        objectness: What the proposals' objectness does to the scores; without objectness, nothing.
+        report: Which score is told. ``rank``: the one that decided. ``class``: the class score alone, though
+            the other one decided who stays and in which order.
+        suppression: What happens to boxes of one class that overlap.
+    """
+
+    objectness: ObjectnessRule = "none"
+    report: Literal["rank", "class"] = "rank"
+    suppression: Suppression = "hard"
+
+
 @dataclass(frozen=True)
 class BoxScores:
     """One image's boxes with class scores.
@@ -116,11 +158,13 @@ class BoxScores:
         scores: (N, K), the background column already removed.
         boxes: (N, 4) or (N, K, 4) xyxy, pixels of the network input.
         objectness: (N,) raw logits of the proposals, or None.
+        rules: What post-processing shall do with them.
     """
 
     scores: Tensor
     boxes: Tensor
     objectness: Tensor | None = None
+    rules: BoxRules = BoxRules()
 
 
 @dataclass(frozen=True)
@@ -152,4 +196,38 @@ class Head(Protocol):
 
     def classify(self, encoding: Encoding, text: TextClassifier) -> Scores:
         """The word half: one image (leading dimension 1) against its own words."""
+        ...
+
+
+@runtime_checkable
+class RegionHead(Head, Protocol):
+    """A head that classifies boxes, its own proposals or anybody's."""
+
+    @property
+    def proposes(self) -> bool:
+        """Whether `encode` finds regions by itself; if not, they must be given."""
+        ...
+
+    def encode_boxes(self, backbone: Backbone, features: Features, boxes: Sequence[Tensor]) -> RegionEncoding:
+        """The wordless half for given boxes, which stay where they are.
+
+        Args:
+            backbone: Embeds the boxes.
+            features: Maps of B images; what is kept of them will do (`Backbone.region_stages`).
+            boxes: B tensors (N_i, 4), xyxy in pixels of the network input.
+        """
+        ...
+
+    def segment_boxes(self, backbone: Backbone, features: Features, boxes: Tensor) -> Tensor | None:
+        """A mask inside each of (N, 4) boxes of one image: (N, S, S) probabilities; None: it makes none."""
+        ...
+
+
+@runtime_checkable
+class MaskEncoding(Protocol):
+    """An encoding that holds masks, whatever else it holds."""
+
+    @property
+    def mask_logits(self) -> Tensor:
+        """(B, Q, h, w) on a grid that covers the padded network input."""
         ...

@@ -31,7 +31,7 @@ from ovperception.errors import (
     ResourceExhausted,
     Unsupported,
 )
-from ovperception.head import Head, Task
+from ovperception.head import Head, RegionHead, Task
 from ovperception.images import Geometry, load_image
 from ovperception.plugins import head_factory
 from ovperception.preprocess import Preprocessing
@@ -296,21 +296,44 @@ class Model:
         embedding = self.backbone.embed_image((resized - mean) / std)[0].float()
         return cast("NDArray[np.float32]", F.normalize(embedding, dim=0).cpu().numpy())
 
-    def head_for(self, task: Task) -> tuple[str, Head]:
-        """The head that answers a task.
+    def head_for(self, task: Task, *, given_boxes: bool = False) -> tuple[str, Head]:
+        """The head that answers a task: the first that can.
+
+        Args:
+            task: what is asked.
+            given_boxes: whether the boxes are given, and only their classes asked for.
 
         Raises:
-            Unsupported: none does.
+            Unsupported: none does, or none without boxes, or none with them.
         """
-        for name, head in self.heads.items():
-            if task in cast("Head", head).tasks:
-                return name, cast("Head", head)
+        able = [(name, cast("Head", head)) for name, head in self.heads.items()]
+        able = [(name, head) for name, head in able if task in head.tasks]
+        if not able:
+            raise Unsupported(
+                f"Model {self.name!r} cannot answer {task!r}",
+                field="task",
+                expected=" or ".join(sorted(self.tasks)),
+                got=task,
+            )
+        for name, head in able:
+            if isinstance(head, RegionHead) if given_boxes else _finds_by_itself(head):
+                return name, head
+        if given_boxes:
+            raise Unsupported(
+                f"No head of model {self.name!r} classifies given boxes",
+                field="boxes",
+                mend="Leave them out, or ask a model with a region head, such as regionclip",
+            )
         raise Unsupported(
-            f"Model {self.name!r} cannot answer {task!r}",
-            field="task",
-            expected=" or ".join(sorted(self.tasks)),
-            got=task,
+            f"Model {self.name!r} finds no boxes by itself",
+            field="boxes",
+            expected="the boxes to classify",
+            mend="Give boxes, or ask a model with proposals",
         )
+
+
+def _finds_by_itself(head: Head) -> bool:
+    return not isinstance(head, RegionHead) or head.proposes
 
 
 def _build_backbone(bundle: Bundle) -> ClipBackbone:

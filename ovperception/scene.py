@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from ovperception.backbones.base import Features
 from ovperception.errors import InvalidParameter, InvalidRegions, Unsupported
-from ovperception.head import BoxScores, Encoding, MaskScores, PixelScores, Scores, Task
+from ovperception.head import (
+    BoxScores,
+    Encoding,
+    Head,
+    MaskEncoding,
+    MaskScores,
+    PixelScores,
+    RegionEncoding,
+    RegionHead,
+    Scores,
+    Task,
+)
 from ovperception.images import Geometry
 from ovperception.postprocess import boxes as box_detections
-from ovperception.postprocess import instances, panoptic, semantic
+from ovperception.postprocess import instances, mask_boxes, panoptic, semantic
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.vocabulary import Vocabulary
 
@@ -27,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Scene", "Words"]
 
 Words = Sequence[str] | Vocabulary
+
+MAX_BOXES = 10_000
+"""Boxes that one question may bring: ten times what a proposal network gives an image."""
 
 
 class Scene:
@@ -64,17 +79,29 @@ class Scene:
         """Bytes kept of the image."""
         return self._features.nbytes + sum(e.nbytes for e in self._encodings.values())
 
-    def scores(self, task: Task, words: Words) -> Scores:
-        """What the task's head makes of the words, before any post-processing."""
-        name, head = self.model.head_for(task)
+    def scores(self, task: Task, words: Words, *, boxes: ArrayLike | None = None) -> Scores:
+        """What the task's head makes of the words, before any post-processing; see `detect` for boxes."""
+        head, encoding = self._seen_by(task, boxes)
         with torch.inference_mode():
-            return head.classify(self._encodings[name], self.model.classifier(words))
+            return head.classify(encoding, self.model.classifier(words))
+
+    def _seen_by(self, task: Task, boxes: ArrayLike | None) -> tuple[Head, Encoding]:
+        name, head = self.model.head_for(task, given_boxes=boxes is not None)
+        if boxes is None:
+            return head, self._encodings[name]
+        array = _checked_boxes(boxes, self.size)
+        with torch.inference_mode():
+            network = torch.from_numpy(self.geometry.boxes_to_network(array)).to(self.model.device)
+            # `head_for` found a head for given boxes.
+            region_head = cast("RegionHead", head)
+            return head, region_head.encode_boxes(self.model.backbone, self._features, [network])
 
     @torch.inference_mode()
     def detect(
         self,
         words: Words,
         *,
+        boxes: ArrayLike | None = None,
         score_threshold: float | None = None,
         max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
@@ -84,6 +111,9 @@ class Scene:
 
         Args:
             words: one string a class, synonyms joined by ``|``; or a `Vocabulary`.
+            boxes: (N, 4) xyxy pixels of the presented image: name what is in these, instead of looking for
+                boxes. They are embedded now, from what is kept of the image, and go through the same
+                thresholds and suppression as any; a box may be returned with several classes, or with none.
             score_threshold: least score, 0-1. A class's own threshold goes before it; None: the model's.
             max_detections: most objects returned; None: the model's.
             nms_iou_threshold: of two objects of one class whose boxes overlap more than this the worse is
@@ -92,6 +122,7 @@ class Scene:
 
         Raises:
             InvalidVocabulary, InvalidParameter: the words or a number cannot be used.
+            InvalidRegions: boxes of another shape, too many, not finite, or without area inside the image.
             Unsupported: the model has no head for this.
         """
         vocabulary = Vocabulary.from_words(words)
@@ -102,7 +133,9 @@ class Scene:
             )
         least = self._unit("score_threshold", score_threshold, 0.0)
         overlap = self._unit("nms_iou_threshold", nms_iou_threshold, math.nan)
-        scores = _asked(self.scores("detect", self.model.with_competitors(vocabulary)), len(vocabulary))
+        head, encoding = self._seen_by("detect", boxes)
+        text = self.model.classifier(self.model.with_competitors(vocabulary))
+        scores = _asked(head.classify(encoding, text), len(vocabulary))
         if isinstance(scores, BoxScores):
             return box_detections(
                 scores,
@@ -111,6 +144,7 @@ class Scene:
                 score_threshold=least,
                 iou_threshold=0.5 if math.isnan(overlap) else overlap,
                 max_detections=int(limit),
+                segment=self._segmenter(head) if masks else None,
             )
         if not isinstance(scores, MaskScores):
             raise Unsupported("This head gives no objects", field="task", got="detect")
@@ -124,6 +158,41 @@ class Scene:
             min_fragment=self.model.card.defaults.get("min_fragment", 0.0),
         )
         return found if masks else dataclasses.replace(found, masks=None)
+
+    def _segmenter(self, head: Head) -> Callable[[Tensor], Tensor | None] | None:
+        if not isinstance(head, RegionHead):
+            return None
+        return lambda boxes: head.segment_boxes(self.model.backbone, self._features, boxes)
+
+    @torch.inference_mode()
+    def proposals(self, source: str | None = None) -> NDArray[np.float32]:
+        """The boxes that a head looked at before it knew any words, to be given to `detect`.
+
+        Args:
+            source: name of a head: what its proposer found, or the boxes around its masks; None: the first
+                head that has either. So a region head can classify what a mask head found.
+
+        Returns:
+            (N, 4) float32 xyxy pixels of the presented image, each with an area.
+
+        Raises:
+            InvalidParameter: no head of this name has regions.
+        """
+        able = {k: e for k, e in self._encodings.items() if isinstance(e, RegionEncoding | MaskEncoding)}
+        name = next(iter(able), "") if source is None else source
+        encoding = able.get(name)
+        if encoding is None:
+            raise InvalidParameter(
+                "No head of this name has regions",
+                field="source",
+                expected=" or ".join(able) or "a model with a region or mask head",
+                got=source,
+            )
+        if isinstance(encoding, RegionEncoding):
+            found = self.geometry.boxes_to_original(encoding[0].boxes[0].float().cpu().numpy())
+            return found[(found[:, 2:] > found[:, :2]).all(1)]
+        fragment = self.model.card.defaults.get("min_fragment", 0.0)
+        return mask_boxes(encoding.mask_logits[0], self.geometry, min_fragment=fragment)
 
     @torch.inference_mode()
     def semantic(self, words: Words, *, score_threshold: float | None = None) -> SemanticMap:
@@ -186,7 +255,7 @@ class Scene:
             boxes: (N, 4) xyxy pixels of the presented image.
 
         Raises:
-            InvalidRegions: another shape, not finite, or a box without area inside the image.
+            InvalidRegions: another shape, too many, not finite, or a box without area inside the image.
         """
         array = _checked_boxes(boxes, self.size)
         network = torch.from_numpy(self.geometry.boxes_to_network(array)).to(self.model.device)
@@ -240,6 +309,10 @@ def _checked_boxes(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float3
     if array.ndim != 2 or array.shape[1] != 4:
         raise InvalidRegions(
             "Boxes have a wrong shape", field="boxes", expected="(N, 4) xyxy", got=array.shape
+        )
+    if len(array) > MAX_BOXES:
+        raise InvalidRegions(
+            "There are too many boxes", field="boxes", expected=f"at most {MAX_BOXES}", got=len(array)
         )
     height, width = size
     low = np.maximum(array[:, :2], 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -142,6 +142,21 @@ class Backbone(Protocol):
 
         Returns:
             (sum N_i, D), NOT normalised.
+        """
+        ...
+
+    def box_maps(self, features: Features, boxes: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The last stage, run on each box on its own, before pooling: what a mask head reads.
+
+        Args:
+            features: Maps of B images.
+            boxes: B tensors (N_i, 4), xyxy in pixels of the network input.
+
+        Yields:
+            (some of sum N_i, C, S, S), in order.
+
+        Raises:
+            Unsupported: The family pools boxes without running a stage on each.
         """
         ...
 

@@ -7,8 +7,8 @@ What differs between families (where dense, text-aligned features are found) is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ovperception.backbones.base import BackboneSpec, Features, FeatureSpec
 from ovperception.backbones.text_tower import embed_prompts, embedding_size, text_tower
 from ovperception.backbones.tokenizer import CLIPTokenizer
-from ovperception.errors import InvalidImage, InvalidRegions
+from ovperception.errors import InvalidImage, InvalidRegions, Unsupported
 
 __all__ = ["ClipBackbone", "Trunk", "weights_digest"]
 
@@ -48,6 +48,15 @@ class Trunk(Protocol):
 
     def embed_boxes(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """(sum N_i, D), not normalised."""
+        ...
+
+
+@runtime_checkable
+class _RegionTrunk(Protocol):
+    """A trunk whose last stage can run on single regions."""
+
+    def box_maps(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Iterator[Tensor]:
+        """(some of N, C, S, S) at a time."""
         ...
 
 
@@ -228,15 +237,31 @@ class ClipBackbone(nn.Module):
         Raises:
             InvalidRegions: Not one (N, 4) tensor per image.
         """
-        batch = len(features[self.dense_stage])
-        if len(boxes) != batch or any(b.ndim != 2 or b.shape[1] != 4 for b in boxes):
-            raise InvalidRegions(
-                "Boxes do not fit the batch",
-                field="boxes",
-                expected=f"{batch} tensors of shape (N, 4)",
-                got=[tuple(b.shape) for b in boxes],
-            )
+        _check_boxes(boxes, len(next(iter(features.maps.values()))))
         return self.trunk.embed_boxes(features.maps, boxes).float()
+
+    def box_maps(self, features: Features, boxes: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The last stage, run on each box on its own, before pooling: what a mask head reads.
+
+        Args:
+            features: Maps of B images.
+            boxes: B tensors (N_i, 4), xyxy in pixels of the network input.
+
+        Yields:
+            (some of sum N_i, C, S, S) float32, in order; a bounded number of boxes at a time.
+
+        Raises:
+            InvalidRegions: Not one (N, 4) tensor per image.
+            Unsupported: The family pools boxes without running a stage on each.
+        """
+        _check_boxes(boxes, len(next(iter(features.maps.values()))))
+        if not isinstance(self.trunk, _RegionTrunk):
+            raise Unsupported(
+                f"A backbone of the family {self.trunk.family!r} runs no stage on single boxes",
+                field="backbone",
+                expected="a ModifiedResNet, such as open_clip:RN50",
+            )
+        return (some.float() for some in self.trunk.box_maps(features.maps, boxes))
 
     def embed_image(self, images: Tensor) -> Tensor:
         """(B, D) float32: the original global embedding, not normalised.
@@ -258,3 +283,13 @@ class ClipBackbone(nn.Module):
         """(T, D) float32 text embeddings, not normalised, in the order of the prompts."""
         with torch.no_grad():
             return embed_prompts(self.model, self.tokenizer, prompts)
+
+
+def _check_boxes(boxes: Sequence[Tensor], batch: int) -> None:
+    if len(boxes) != batch or any(b.ndim != 2 or b.shape[1] != 4 for b in boxes):
+        raise InvalidRegions(
+            "Boxes do not fit the batch",
+            field="boxes",
+            expected=f"{batch} tensors of shape (N, 4)",
+            got=[tuple(b.shape) for b in boxes],
+        )

@@ -11,7 +11,7 @@ through the same paths that are used once it is frozen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ __all__ = [
     "masked_attention_pool",
     "resnet_maps",
     "roi_embeddings",
+    "roi_maps",
 ]
 
 _MIN_LOGIT = -700.0
@@ -134,28 +135,42 @@ def dense_embeddings(attnpool: Any, dense: Tensor) -> Tensor:
     return embedded.reshape(*embedded.shape[:2], *dense.shape[-2:])
 
 
-def roi_embeddings(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int = 128) -> Tensor:
-    """RegionCLIP's region features: ROIAlign on res4, layer4 on each region, attention pooling.
+def roi_maps(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int = 128) -> Iterator[Tensor]:
+    """ROIAlign on res4 and layer4 on each region: RegionCLIP's region maps before they are pooled.
 
     Args:
         visual: open_clip's ModifiedResNet.
-        res4: (B, C, h, w), stride 16.
+        res4: (B, C, h, w), stride 16 wherever the sides of the image floor.
         boxes: B tensors (N_i, 4), xyxy in pixels of the network input; may reach outside of it.
         chunk: Regions a pass of layer4, which bounds memory.
+
+    Yields:
+        (up to `chunk`, 2 C, S, S) in the order of the boxes, S x S being the grid that the attention pool was
+        trained at.
+    """
+    side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)
+    source = res4.float()
+    for some in as_rois(boxes, res4.device).split(chunk):
+        crops = roi_align(source, some, side, spatial_scale=1 / 16, sampling_ratio=0, aligned=True)
+        yield visual.layer4(crops.to(res4.dtype))
+
+
+def roi_embeddings(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int = 128) -> Tensor:
+    """RegionCLIP's region features: `roi_maps` through the attention pool, its query token alone.
+
+    Args:
+        visual: open_clip's ModifiedResNet.
+        res4: As for `roi_maps`.
+        boxes: As for `roi_maps`.
+        chunk: As for `roi_maps`.
 
     Returns:
         (sum N_i, D), not normalised.
     """
-    side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)
-    rois = as_rois(boxes, res4.device)
-    if not len(rois):
+    if not any(map(len, boxes)):
         return res4.new_zeros(0, visual.attnpool.c_proj.out_features)
-    source = res4.float()
-    parts = []
-    for some in rois.split(chunk):
-        crops = roi_align(source, some, side, spatial_scale=1 / 16, sampling_ratio=0, aligned=True)
-        parts.append(attention_pool(visual.attnpool, visual.layer4(crops.to(res4.dtype))))
-    return torch.cat(parts)
+    maps = roi_maps(visual, res4, boxes, chunk=chunk)
+    return torch.cat([attention_pool(visual.attnpool, some) for some in maps])
 
 
 class ResNetTrunk:
@@ -194,3 +209,7 @@ class ResNetTrunk:
     def embed_boxes(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """RegionCLIP's region features from res4."""
         return roi_embeddings(self.visual, maps["res4"], boxes)
+
+    def box_maps(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Iterator[Tensor]:
+        """layer4 on each region of res4, some regions at a time."""
+        return roi_maps(self.visual, maps["res4"], boxes)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
-from ovperception.head import BoxScores
+from ovperception.head import BoxScores, ObjectnessRule
 from ovperception.images import Geometry
+from ovperception.postprocess.box_masks import paste
 from ovperception.postprocess.checks import check_classes, check_count, check_unit
 from ovperception.structures import Detections
 from ovperception.vocabulary import Vocabulary
@@ -27,37 +28,35 @@ def boxes(
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
-    suppression: Literal["hard", "soft"] = "hard",
-    objectness: Literal["ignore", "rank", "multiply"] = "ignore",
+    segment: Callable[[Tensor], Tensor | None] | None = None,
 ) -> Detections:
     """Detections of one image.
 
     Every pair of a box and a class above its threshold is a candidate; candidates suppress each other within
-    a class only.
+    a class only. How they are ranked and suppressed is what `scores.rules` say. A box or score that is not
+    finite takes its whole row away; boxes are cut to the picture before they suppress each other.
+
+    Source: detectron2 `fast_rcnn_inference_single_image`, `detector_postprocess`.
 
     Args:
         scores: One image's.
         geometry: Of that image.
         vocabulary: The K classes; may hold thresholds of single classes.
-        score_threshold: Candidates must be above it, 0-1.
+        score_threshold: Candidates must be above it, 0-1; it is the ranking score that counts.
         iou_threshold: Hard suppression removes what overlaps a better box by more than this, 0-1.
         max_detections: How many of the best are returned.
-        suppression: "hard" removes, "soft" lowers scores (`soft_nms`).
-        objectness: What the proposals' raw logits do. "multiply": the score is the geometric mean of both, as
-            RegionCLIP scores: above 1 for a logit above 1, and a box of negative logit vanishes. "rank": that
-            decides who survives and in which order, but the class score is reported.
+        segment: Makes masks of (M, 4) boxes in pixels of the network input, (M, S, S) probabilities or None;
+            asked once, for the boxes that are returned, each of them once.
 
     Raises:
-        InvalidParameter: A threshold, count or option is out of range, or the scores are of another number
-            of classes.
+        InvalidParameter: A threshold or count is out of range, or the scores are of another number of
+            classes.
     """
     check_unit(score_threshold=score_threshold, iou_threshold=iou_threshold)
     check_count("max_detections", max_detections)
     check_classes(scores.scores.shape[1], vocabulary)
-    ranks = reported = scores.scores.float()
-    if objectness != "ignore" and scores.objectness is not None:
-        ranks = (ranks * scores.objectness.float()[:, None]).sqrt()
-        reported = reported if objectness == "rank" else ranks
+    reported = scores.scores.float()
+    ranks = _ranks(reported, scores.objectness, scores.rules.objectness)
     per_class = scores.boxes.float()
     if per_class.ndim == 2:
         per_class = per_class[:, None].expand(-1, ranks.shape[1], -1)
@@ -68,27 +67,43 @@ def boxes(
     rows, labels = ((ranks > limits) & usable[:, None]).nonzero(as_tuple=True)
     candidates = _clip(per_class[rows, labels], geometry.resized)
     ranked = ranks[rows, labels]
-    if suppression == "hard":
-        kept = batched_nms(candidates, ranked, labels, iou_threshold)
-        kept_scores = reported[rows, labels][kept]
+    if scores.rules.suppression == "hard":
+        kept = batched_nms(candidates, ranked, labels, iou_threshold)[:max_detections]
+        final = ranked[kept]
     else:
-        kept, lowered = soft_nms(candidates, ranked, labels)
-        kept_scores = lowered if objectness != "rank" else reported[rows, labels][kept]
-    kept, kept_scores = kept[:max_detections], kept_scores[:max_detections]
+        kept, final = soft_nms(candidates, ranked, labels, limit=max_detections)
+    if scores.rules.report == "class":
+        final = reported[rows, labels][kept]
     found = geometry.boxes_to_original(candidates[kept].cpu().numpy())
     # A box outside of the picture has no area left.
     real = (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
+    kept = kept[torch.from_numpy(real).to(kept.device)]
     return Detections(
         size=geometry.original,
         classes=vocabulary.names,
         boxes=found[real],
-        scores=kept_scores.cpu().numpy()[real],
-        class_ids=labels[kept].cpu().numpy().astype(np.int64)[real],
+        scores=final.cpu().numpy()[real],
+        class_ids=labels[kept].cpu().numpy().astype(np.int64),
+        masks=None if segment is None else paste(candidates[kept], segment, geometry),
     )
 
 
+def _ranks(scores: Tensor, objectness: Tensor | None, rule: ObjectnessRule) -> Tensor:
+    """(N, K) scores with the objectness in them; NaN where a score's negative logit has no root."""
+    if objectness is None or rule == "none":
+        return scores
+    logits = objectness.float()[:, None]
+    return (scores * (logits if rule == "sqrt_raw" else logits.sigmoid())).sqrt()
+
+
 def soft_nms(
-    candidates: Tensor, scores: Tensor, labels: Tensor, *, sigma: float = 0.5, prune: float = 1e-3
+    candidates: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    sigma: float = 0.5,
+    prune: float = 1e-3,
+    limit: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gaussian soft suppression within each class (Soft-NMS, arXiv:1704.04503, equation 3).
 
@@ -98,29 +113,29 @@ def soft_nms(
         labels: (N,) class of each.
         sigma: Width: an overlap of IoU o multiplies a score by exp(-o * o / sigma).
         prune: Candidates whose score falls to this or below are dropped.
+        limit: How many of the best are wanted; None: all.
 
     Returns:
         Indices of what is left, and their lowered scores; highest first.
     """
+    current = torch.where(scores > prune, scores, -torch.inf)
     kept: list[Tensor] = []
     lowered: list[Tensor] = []
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero()[:, 0]
-        current = scores[members].clone()
-        overlap = box_iou(candidates[members], candidates[members])
+    # A score only ever falls, so the best of all that are left is next, whatever its class.
+    while len(kept) < min(len(scores), len(scores) if limit is None else limit):
+        best = current.argmax()
+        if bool(current[best] <= prune):
+            break
+        kept.append(best)
+        lowered.append(current[best].clone())
+        overlap = box_iou(candidates[best][None], candidates)[0].nan_to_num()  # two boxes without area
         decay = torch.exp(-overlap.square() / sigma)
-        alive = current > prune
-        while bool(alive.any()):
-            best = torch.where(alive, current, -torch.inf).argmax()
-            kept.append(members[best])
-            lowered.append(current[best].clone())
-            alive[best] = False
-            current = torch.where(alive, current * decay[best], current)
-            alive &= current > prune
+        current = torch.where(labels == labels[best], current * decay, current)
+        current[best] = -torch.inf
+        current[current <= prune] = -torch.inf
     if not kept:
         return labels.new_zeros(0), scores.new_zeros(0)
-    values, order = torch.stack(lowered).sort(descending=True, stable=True)
-    return torch.stack(kept)[order], values
+    return torch.stack(kept), torch.stack(lowered)
 
 
 def _clip(candidates: Tensor, size: tuple[int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from ovperception.rle import RLE
 from ovperception.structures import Detections
 from ovperception.vocabulary import Vocabulary
 
-__all__ = ["instances"]
+__all__ = ["instances", "mask_boxes"]
 
 _OUTSIDE = -10.0  # finite: what is interpolated with it must stay a number
 
@@ -84,6 +84,23 @@ def instances(
         class_ids=class_ids[order],
         masks=tuple(masks[i].rle for i in order),
     )
+
+
+@torch.inference_mode()
+def mask_boxes(mask_logits: Tensor, geometry: Geometry, *, min_fragment: float = 0.0) -> NDArray[np.float32]:
+    """The boxes of one image's masks, whatever is in them.
+
+    Args:
+        mask_logits: (Q, h, w), on a grid that covers the padded network input.
+        geometry: Of that image.
+        min_fragment: As for `instances`.
+
+    Returns:
+        (N, 4) xyxy pixels of the presented image, in the order of the masks; masks without a pixel have none.
+    """
+    check_unit(min_fragment=min_fragment)
+    cut = _cut_out(mask_logits, torch.arange(len(mask_logits)), geometry, min_fragment)
+    return np.array([cut[q].box for q in sorted(cut)], np.float32).reshape(-1, 4)
 
 
 class _Mask:
