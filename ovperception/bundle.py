@@ -62,6 +62,7 @@ class ModelCard(_Strict):
         backbone, heads: how to build it.
         preprocessing: as `ovperception.preprocess.Preprocessing.to_dict` gives it.
         templates: prompt templates used when a vocabulary names none: a set's name, or the templates.
+        template_rule: how the templates' embeddings become one (`ovperception.text.TemplateRule`).
         defaults: default thresholds of a question, such as ``score_threshold``.
         vocabulary: name of the training vocabulary.
         background: name of the vocabulary whose words compete with those asked for, where a question names
@@ -81,6 +82,7 @@ class ModelCard(_Strict):
     heads: tuple[HeadCard, ...]
     preprocessing: dict[str, Any]
     templates: str | tuple[str, ...] = "vild_14"
+    template_rule: Literal["normalise_each", "raw_mean"] = "normalise_each"
     defaults: dict[str, float] = Field(default_factory=dict)
     vocabulary: str = ""
     background: str = ""

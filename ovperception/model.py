@@ -105,7 +105,7 @@ class Model:
         self.backbone = backbone
         self.heads = {name: head.eval().requires_grad_(False) for name, head in heads.items()}
         self.preprocessing = preprocessing
-        self.text = TextEncoder(backbone, templates=card.templates)
+        self.text = TextEncoder(backbone, templates=card.templates, rule=card.template_rule)
         known = Vocabulary.builtin(card.background).classes if card.background else ()
         self._extended: dict[str, Vocabulary] = {}
         self._background = tuple("|".join(c.synonyms) for c in known)
@@ -254,12 +254,26 @@ class Model:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def classifier(self, words: Words) -> TextClassifier:
+    def classifier(self, words: Words | TextClassifier) -> TextClassifier:
         """The text embeddings of some words, from the cache if they were asked for before.
 
+        Args:
+            words: words, or embeddings that take their place (`ovperception.class_embeddings`).
+
         Raises:
-            InvalidVocabulary: the words are empty, not text, too many, or given twice.
+            InvalidVocabulary: the words are empty, not text, too many, or given twice; or the embeddings are
+                of another size than this model's.
         """
+        if isinstance(words, TextClassifier):
+            if words.embeddings.shape[1] != self.spec.embed_dim:
+                raise InvalidVocabulary(
+                    f"The class embeddings are not of the space of {self.name!r}",
+                    field="class_embeddings",
+                    expected=f"({len(words)}, {self.spec.embed_dim})",
+                    got=tuple(words.embeddings.shape),
+                    mend="Take those that were made with this model's CLIP",
+                )
+            return words.to(self.device)
         return self.text.classifier(Vocabulary.from_words(words))
 
     def with_competitors(self, vocabulary: Vocabulary) -> Vocabulary:

@@ -31,6 +31,7 @@ from ovperception.images import Geometry
 from ovperception.postprocess import boxes as box_detections
 from ovperception.postprocess import instances, mask_boxes, panoptic, semantic
 from ovperception.structures import Detections, PanopticMap, SemanticMap
+from ovperception.text import TextClassifier
 from ovperception.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Scene:
     @torch.inference_mode()
     def detect(
         self,
-        words: Words,
+        words: Words | TextClassifier,
         *,
         boxes: ArrayLike | None = None,
         score_threshold: float | None = None,
@@ -110,7 +111,8 @@ class Scene:
         """Find the objects that the words name.
 
         Args:
-            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`.
+            words: one string a class, synonyms joined by ``|``; or a `Vocabulary`; or embeddings that take
+                their place (`ovperception.class_embeddings`), with which nothing else competes.
             boxes: (N, 4) xyxy pixels of the presented image: name what is in these, instead of looking for
                 boxes. They are embedded now, from what is kept of the image, and go through the same
                 thresholds and suppression as any; a box may be returned with several classes, or with none.
@@ -125,7 +127,8 @@ class Scene:
             InvalidRegions: boxes of another shape, too many, not finite, or without area inside the image.
             Unsupported: the model has no head for this.
         """
-        vocabulary = Vocabulary.from_words(words)
+        given = isinstance(words, TextClassifier)
+        vocabulary = words.vocabulary if isinstance(words, TextClassifier) else Vocabulary.from_words(words)
         limit = self._default("max_detections", max_detections, 100)
         if isinstance(limit, bool) or limit != int(limit) or limit < 1:
             raise InvalidParameter(
@@ -134,7 +137,7 @@ class Scene:
         least = self._unit("score_threshold", score_threshold, 0.0)
         overlap = self._unit("nms_iou_threshold", nms_iou_threshold, math.nan)
         head, encoding = self._seen_by("detect", boxes)
-        text = self.model.classifier(self.model.with_competitors(vocabulary))
+        text = self.model.classifier(words if given else self.model.with_competitors(vocabulary))
         scores = _asked(head.classify(encoding, text), len(vocabulary))
         if isinstance(scores, BoxScores):
             return box_detections(

@@ -71,6 +71,10 @@ def predict(
     classes_file: Annotated[Path | None, typer.Option(help="A file of them, one class a line.")] = None,
     vocabulary: Annotated[str | None, typer.Option(help="A built-in list, such as lvis_v1_1203.")] = None,
     templates: Annotated[str | None, typer.Option(help="Sentences around the words: a set, or one.")] = None,
+    class_embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Stored embeddings of the classes, K x D, in place of the text tower's."),
+    ] = None,
     background: Annotated[
         str | None,
         typer.Option(help='What else may be there and competes: words, a built-in list, or "none".'),
@@ -87,10 +91,12 @@ def predict(
     A picture that cannot be read is reported and skipped; the exit status is 2 then.
     """
     words = _vocabulary(classes, classes_file, vocabulary, templates)
+    if class_embeddings is not None:
+        _refuse_beside_embeddings(task, server, background)
     if background is not None:
         words = Vocabulary.from_words(words, background=_background(background))
     report = _Report(task, out, as_json)
-    with _asker(model, server, device, timeout, task, words, score_threshold) as ask:
+    with _asker(model, server, device, timeout, task, words, class_embeddings, score_threshold) as ask:
         for path in _progress(_find_all(images, report)):
             try:
                 report.add(path, ask(path))
@@ -118,6 +124,17 @@ def _vocabulary(
     if file is not None:
         return Vocabulary.from_file(file, templates=templates)
     return Vocabulary.builtin(name or "", templates=templates)
+
+
+def _refuse_beside_embeddings(task: Task, server: str | None, background: str | None) -> None:
+    """Embeddings take the place of words, for detection by a model that runs here."""
+    for field, given, wanted in (
+        ("task", task != "detect", "detect"),
+        ("server", server is not None, "a model that runs here"),
+        ("background", background is not None, "no background: it would need embeddings as well"),
+    ):
+        if given:
+            raise InvalidParameter("Class embeddings cannot be used like this", field=field, expected=wanted)
 
 
 def _background(text: str) -> tuple[str, ...]:
@@ -170,6 +187,7 @@ def _asker(
     timeout_s: float,
     task: Task,
     words: Vocabulary,
+    embeddings: Path | None,
     threshold: float | None,
 ) -> Iterator[Ask]:
     """How a path becomes an answer: on a server, or by a model loaded here."""
@@ -182,6 +200,12 @@ def _asker(
         import ovperception
 
         local = ovperception.load(model or "tiny", device=device)
+        if embeddings is not None:
+            from ovperception.class_embeddings import classifier_from_file
+
+            rows = local.classifier(classifier_from_file(embeddings, words))
+            yield lambda path: _Asked(local.name, local.encode(path).detect(rows, score_threshold=threshold))
+            return
         yield lambda path: _Asked(local.name, _question(local.encode(path), task, words, threshold))
 
 

@@ -1,0 +1,125 @@
+"""Weight files that others wrote, as tensors by name. Nothing in them is executed."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovperception.errors import InvalidCheckpoint, MissingFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["as_tensor", "read_content", "read_state_dict"]
+
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    OSError,
+    UnicodeDecodeError,
+)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Args:
+        path: ``.safetensors``, or a file of `torch.save`: the state dict, or a dict that holds it as
+            ``model`` (detectron2) or ``state_dict``. numpy arrays are taken for tensors.
+
+    Raises:
+        MissingFile: there is no such file.
+        InvalidCheckpoint: it cannot be read without executing it, or holds something else.
+    """
+    content = read_content(path)
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not content:
+        raise InvalidCheckpoint(
+            f"{path.name} holds no state dict",
+            expected="tensors by name, bare or under 'model' or 'state_dict'",
+            got=type(content).__name__,
+        )
+    state = {key: as_tensor(value) for key, value in content.items()}
+    wrong = [str(key) for key, value in state.items() if value is None or not isinstance(key, str)]
+    if wrong:
+        raise InvalidCheckpoint(
+            f"{path.name} holds entries that are no named tensors",
+            expected="tensors by name, bare or under 'model' or 'state_dict'",
+            got=", ".join(wrong[:10]),
+        )
+    return {key: value for key, value in state.items() if value is not None}
+
+
+def read_content(path: Path) -> Any:
+    """Whatever a weight file holds: tensors, arrays, plain containers of them.
+
+    Raises:
+        MissingFile: there is no such file.
+        InvalidCheckpoint: it cannot be read without executing it, or not at all.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise MissingFile("There is no such checkpoint", got=path, expected="a file of weights")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InvalidCheckpoint(
+                f"{path.name} cannot be read as weights",
+                expected="a complete .safetensors file",
+                got=error,
+                mend="Download it again",
+            ) from error
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_plain_types()):
+            warnings.simplefilter("ignore")  # torch's remarks on files that are then refused or checked
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise InvalidCheckpoint(
+            f"{path.name} cannot be read as weights",
+            expected="a complete file of torch.save that holds tensors and plain containers only",
+            got=f"{type(error).__name__}: {error}",
+            mend="Download it again; a file that needs code to be loaded is refused",
+        ) from error
+
+
+def as_tensor(value: object) -> Tensor | None:
+    """A tensor or a numeric array as a tensor; None for anything else."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.ascontiguousarray(value))
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def _plain_types() -> list[Any]:
+    """What detectron2's checkpoints may hold beside tensors: arrays, and the counts of a schedule."""
+    import numpy as np
+
+    kinds = {type(np.dtype(kind)) for kind in "bBhHiIlLqQefd?"}
+    rebuild = np.zeros(0).__reduce__()[0]
+    rebuild_number = np.float64(0).__reduce__()[0]
+    # Files of numpy 1 name the same functions in `numpy.core`.
+    older = [
+        (function, f"numpy.core.multiarray.{name}")
+        for function, name in ((rebuild, "_reconstruct"), (rebuild_number, "scalar"))
+    ]
+    return [rebuild, rebuild_number, np.ndarray, np.dtype, *kinds, *older, collections.Counter]
