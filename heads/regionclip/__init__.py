@@ -13,6 +13,7 @@ is deliberate:
 - the published score, sqrt(probability * raw objectness logit), exceeds 1 and drops every proposal with a
   negative logit. It is kept as ``objectness="sqrt_raw"``, which the presets of the published configurations
   set; the default is the geometric mean with the objectness as a probability;
+- a word is asked as it is written; the official code drops commas and more first (`official_name`);
 - masks are made once a box, however many classes it is reported with;
 - the background has no row that a checkpoint could overwrite: it is a logit of exactly 0.
 """
@@ -20,5 +21,6 @@ is deliberate:
 from heads.regionclip.config import RegionCLIPConfig
 from heads.regionclip.model import RegionCLIP
 from heads.regionclip.presets import PRESETS, Preset
+from heads.regionclip.words import official_name
 
-__all__ = ["PRESETS", "Preset", "RegionCLIP", "RegionCLIPConfig"]
+__all__ = ["PRESETS", "Preset", "RegionCLIP", "RegionCLIPConfig", "official_name"]
