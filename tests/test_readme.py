@@ -27,7 +27,7 @@ PORT = "50051"
 # Appended, so that a run of hours is one of seconds.
 SHORTER = {
     "ovp eval": ["--images", "1", "--crops", "1", "--size", "128"],
-    "ovp train tiny-clip-pool": ["steps=1", "cells=8", "workers=0"],
+    "ovp train tiny-clip-scenes": ["steps=1", "megapixels=0.2", "workers=0"],
     "ovp train tiny-clip": ["steps=1", "cells=8", "workers=0"],
     "ovp train tiny-fcclip": ["steps=1", "batch_size=1", "size=64", "workers=0"],
     "ovp data scenes": ["--images", "2", "--size", "96"],

@@ -43,6 +43,8 @@ class FCCLIPConfig:
         seen_weight: Weight of the CLIP branch for classes met in training (the paper's alpha).
         unseen_weight: The same for all other classes (beta).
         ensemble_on_valid_mask: Leave the CLIP branch out for masks that cover no cell of its grid.
+        cover_small_masks: Give a mask that covers no centre of a cell the cell it covers most; the published
+            heads leave it without one.
         seen_words: Names and synonyms of the training vocabulary; a class is seen if it shares one.
         object_score_threshold: Panoptic: queries at or below it are dropped.
         overlap_threshold: Panoptic: segments of which less than this part stays visible are dropped.
@@ -66,6 +68,7 @@ class FCCLIPConfig:
     seen_weight: float = 0.4
     unseen_weight: float = 0.8
     ensemble_on_valid_mask: bool = False
+    cover_small_masks: bool = False
     seen_words: tuple[str, ...] = ()
     object_score_threshold: float = 0.0
     overlap_threshold: float = 0.8

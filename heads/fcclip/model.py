@@ -121,6 +121,8 @@ class FCCLIP(nn.Module):
         """
         grid = features[backbone.dense_stage].shape[-2:]
         inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
+        if self.config.cover_small_masks:
+            inside |= ~inside.flatten(2).any(-1)[..., None, None] & _most_covered(mask_logits > 0, grid)
         return FCCLIPEncoding(
             mask_logits=mask_logits,
             query_embeddings=self.query_embedding(mask_features, mask_logits, state),
@@ -207,3 +209,9 @@ class FCCLIP(nn.Module):
                     got="no such stage" if found is None else f"{found.shape[1]} channels",
                     mend="Use the backbone that the head was trained on",
                 )
+
+
+def _most_covered(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, Q, H, W) bool -> (B, Q, h, w) bool: the cell a mask covers most; none for an empty mask."""
+    covered = F.adaptive_avg_pool2d(masks.float(), grid)
+    return (covered == covered.amax((-2, -1), keepdim=True)) & (covered > 0)

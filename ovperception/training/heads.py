@@ -35,6 +35,7 @@ class HeadRecipe:
         size: (height, width) of the training scenes in pixels.
         objects: fewest and most things in a scene.
         large_share: share of the steps that see scenes of twice the side, a quarter as many.
+        enlarged: largest factor by which scenes are drawn smaller and then enlarged.
         init: state of another run to begin from, or None.
         loss: fields of the head's `loss_settings`.
         schedule: learning rate and length.
@@ -50,6 +51,7 @@ class HeadRecipe:
     size: tuple[int, int] = (256, 256)
     objects: tuple[int, int] = (2, 7)
     large_share: float = 0.3
+    enlarged: float = 1.0
     init: Path | None = None
     loss: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule
@@ -140,6 +142,7 @@ def _losses(
         size=recipe.size,
         objects=recipe.objects,
         large_share=recipe.large_share,
+        enlarged=recipe.enlarged,
         first=run.step,
         count=recipe.schedule.steps - run.step,
     )

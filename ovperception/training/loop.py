@@ -90,8 +90,7 @@ class TrainingRun:
     log_every: int = 20
     step: int = 0
     elapsed_s: float = 0.0
-    _sums: dict[str, float] = field(default_factory=dict)
-    _counted: int = 0
+    _sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -181,11 +180,11 @@ class TrainingRun:
 
     def _note(self, numbers: dict[str, float], rate: float) -> None:
         for key, value in numbers.items():
-            self._sums[key] = self._sums.get(key, 0.0) + value
-        self._counted += 1
-        if self._counted == self.log_every:
-            self.record({k: v / self._counted for k, v in self._sums.items()} | {"rate": rate})
-            self._sums, self._counted = {}, 0
+            total, count = self._sums.get(key, (0.0, 0))
+            self._sums[key] = total + value, count + 1
+        if self.step % self.log_every == 0:
+            self.record({k: total / count for k, (total, count) in self._sums.items()} | {"rate": rate})
+            self._sums = {}
 
     @staticmethod
     def _progress() -> Progress:

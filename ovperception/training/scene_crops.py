@@ -7,14 +7,15 @@ of the scene's features is pooled, as a head's mask will.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.datasets import scenes
-from ovperception.training.mosaics import MosaicSampler
+from ovperception.training.mosaics import MosaicBatch, MosaicSampler
 
 __all__ = ["CropBatch", "SceneCrops"]
 
@@ -50,12 +51,17 @@ class CropBatch:
 class SceneCrops:
     """A map-style dataset: item i is the batch of step `first` + i, the same whenever it is asked for.
 
+    A batch is either native crops, or canvases of one size of which some are scenes and the others mosaics.
+
     Attributes:
         seed: of the stream.
         megapixels: pixels of a batch; how many canvases that is depends on their size.
         native_size: pixels of a native crop.
         native_share: share of the steps that see native crops alone.
-        sides: of a scene in pixels, how often it is drawn, and the largest factor it is enlarged by.
+        scene_share: share of scenes among the other steps' canvases.
+        sides: of a canvas in pixels, and how often it is drawn.
+        enlarged: largest factor that a scene is enlarged by.
+        tiles: sides of a mosaic's tiles in pixels, and how often they are drawn.
         first: step of item 0.
         count: steps to go.
     """
@@ -64,12 +70,10 @@ class SceneCrops:
     megapixels: float
     native_size: int
     native_share: float
-    sides: tuple[tuple[int, float, float], ...] = (
-        (192, 0.25, 2.0),
-        (256, 0.4, 2.0),
-        (384, 0.25, 1.5),
-        (512, 0.1, 1.5),
-    )
+    scene_share: float = 0.6
+    sides: tuple[tuple[int, float], ...] = ((256, 0.35), (384, 0.4), (512, 0.25))
+    enlarged: float = 1.75
+    tiles: tuple[tuple[int, float], ...] = ((64, 0.7), (96, 0.15), (128, 0.15))
     first: int = 0
     count: int
 
@@ -79,14 +83,29 @@ class SceneCrops:
 
     def __getitem__(self, index: int) -> CropBatch:
         """The batch of one step."""
-        rng = np.random.Generator(np.random.PCG64([self.seed, self.first + index, 3]))
+        step = self.first + index
+        rng = np.random.Generator(np.random.PCG64([self.seed, step, 3]))
         pixels = 1e6 * self.megapixels
         if rng.random() < self.native_share:
-            return self._native(self.first + index, round(pixels / self.native_size**2))
-        shares = np.array([share for _, share, _ in self.sides])
-        side, _, most = self.sides[int(rng.choice(len(self.sides), p=shares / shares.sum()))]
-        enlarged = round(side * rng.uniform(1, most) / _STRIDE) * _STRIDE
-        return _scenes(rng, side, enlarged, max(1, round(pixels / enlarged**2)))
+            return self._native(step, round(pixels / self.native_size**2))
+        side = _drawn(rng, self.sides)
+        count = max(2, round(pixels / side**2))
+        scenic = min(max(round(count * self.scene_share), 1), count - 1)
+        crops = _Crops(side=side)
+        for _ in range(scenic):
+            crops.add(*_scene(rng, side, rng.uniform(1, self.enlarged)))
+        mosaics = MosaicSampler(
+            cells=round((count - scenic) * side**2 / self.native_size**2),
+            native_size=self.native_size,
+            native_share=0.0,
+            canvas=side,
+            tile_sizes=((_drawn(rng, self.tiles), 1.0),),
+            negatives=1,
+            seed=self.seed,
+        )
+        for canvas, found in _mosaics(rng, mosaics.batch(step), side):
+            crops.add(canvas, found)
+        return crops.batch(rng)
 
     def _native(self, step: int, count: int) -> CropBatch:
         sampler = MosaicSampler(
@@ -104,40 +123,98 @@ class SceneCrops:
         )
 
 
-def _scenes(rng: np.random.Generator, side: int, enlarged: int, count: int) -> CropBatch:
-    canvases = np.empty((count, enlarged, enlarged, 3), np.uint8)
-    images: list[int] = []
-    boxes: list[tuple[float, ...]] = []
-    classes: list[int] = []
-    colours: list[int] = []
-    crowd = (8, 8 + round(side / 32))
-    for b in range(count):
-        sample = scenes.render_scene(rng, (side, side), count=crowd)
-        canvases[b] = cv2.resize(sample.image, (enlarged, enlarged), interpolation=cv2.INTER_LINEAR)
-        captioned = [*_thing_crops(sample), *_stuff_crops(rng, sample)]
-        for box, category, colour in captioned:
-            images.append(b)
-            boxes.append(tuple(v * enlarged / side for v in box))
-            classes.append(category - 1)
-            colours.append(_COLOURS.index(colour) if colour else -1)
-    placed = np.array(boxes, np.float32).reshape(-1, 4)
-    return CropBatch(
-        canvases=canvases,
-        images=np.array(images, np.int64),
-        boxes=placed,
-        cells=np.array([_cells(rng, box, enlarged // _STRIDE) for box in placed], bool),
-        classes=np.array(classes, np.int64),
-        colours=np.array(colours, np.int64),
-    )
+def _drawn(rng: np.random.Generator, choices: tuple[tuple[int, float], ...]) -> int:
+    values, shares = zip(*choices, strict=True)
+    return int(rng.choice(values, p=np.asarray(shares) / sum(shares)))
 
 
-_Crop = tuple[tuple[float, float, float, float], int, scenes.Colour | None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crop:
+    """A rectangle (xyxy, pixels of the canvas), its category's id and its colour's index (-1: its own)."""
+
+    box: tuple[float, float, float, float]
+    category: int
+    colour: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crops:
+    """Canvases of one size with the crops on them, as they are collected."""
+
+    side: int
+    canvases: list[NDArray[np.uint8]] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    crops: list[_Crop] = field(default_factory=list)
+
+    def add(self, canvas: NDArray[np.uint8], crops: list[_Crop]) -> None:
+        self.images.extend([len(self.canvases)] * len(crops))
+        self.canvases.append(canvas)
+        self.crops.extend(crops)
+
+    def batch(self, rng: np.random.Generator) -> CropBatch:
+        boxes = np.array([crop.box for crop in self.crops], np.float32).reshape(-1, 4)
+        grid = self.side // _STRIDE
+        cells = [_cells(rng, box, grid) for box in boxes]
+        return CropBatch(
+            canvases=np.stack(self.canvases),
+            images=np.array(self.images, np.int64),
+            boxes=boxes,
+            cells=np.array(cells, bool).reshape(-1, grid, grid),
+            classes=np.array([crop.category - 1 for crop in self.crops], np.int64),
+            colours=np.array([crop.colour for crop in self.crops], np.int64),
+        )
+
+
+def _scene(rng: np.random.Generator, side: int, factor: float) -> tuple[NDArray[np.uint8], list[_Crop]]:
+    """A canvas that shows a scene enlarged by a factor, and what can be said of its parts."""
+    own = round(side / factor)
+    sample = scenes.render_scene(rng, (own, own), count=(own // 64 + 1, own // 28))
+    canvas = cv2.resize(sample.image, (side, side), interpolation=cv2.INTER_LINEAR)
+    crops = [*_thing_crops(sample), *_stuff_crops(rng, sample)]
+    scale = side / own
+    placed = [_Crop(box=_scaled(c.box, scale), category=c.category, colour=c.colour) for c in crops]
+    return canvas.astype(np.uint8, copy=False), placed
+
+
+def _scaled(box: tuple[float, float, float, float], scale: float) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = box
+    return x1 * scale, y1 * scale, x2 * scale, y2 * scale
+
+
+def _mosaics(
+    rng: np.random.Generator, batch: MosaicBatch, side: int
+) -> Iterator[tuple[NDArray[np.uint8], list[_Crop]]]:
+    """Mosaics cut to a side and rolled by less than a cell, so that tiles do not lie on the feature grid."""
+    assert batch.masks is not None
+    per_canvas = batch.masks.shape[1]
+    dy, dx = (int(v) for v in rng.integers(-_STRIDE // 2, _STRIDE // 2 + 1, size=2))
+    for b, canvas in enumerate(batch.canvases):
+        cells = batch.cells[b * per_canvas : (b + 1) * per_canvas]
+        crops = []
+        for cell, mask in zip(cells, batch.masks[b], strict=True):
+            ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            y1, y2 = (float(np.clip(_STRIDE * v + dy, 0, side)) for v in (ys[0], ys[-1] + 1))
+            x1, x2 = (float(np.clip(_STRIDE * v + dx, 0, side)) for v in (xs[0], xs[-1] + 1))
+            if y2 - y1 >= _STRIDE and x2 - x1 >= _STRIDE:
+                crops.append(_Crop(box=(x1, y1, x2, y2), category=cell.category, colour=cell.colour))
+        yield _fitted(np.roll(canvas, (dy, dx), axis=(0, 1)), side), crops
+
+
+def _fitted(canvas: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Cut or padded (mirrored) at the right and the bottom."""
+    cut = canvas[:side, :side]
+    missing = side - cut.shape[0]
+    return np.pad(cut, ((0, missing), (0, missing), (0, 0)), mode="symmetric") if missing else cut
 
 
 def _thing_crops(sample: scenes.SceneSample) -> list[_Crop]:
     """The rectangle of every thing that shows enough of itself in it."""
     return [
-        (segment.box, segment.category_id, segment.colour)
+        _Crop(
+            box=segment.box,
+            category=segment.category_id,
+            colour=_COLOURS.index(segment.colour) if segment.colour else -1,
+        )
         for segment in sample.things
         if segment.area >= _MIN_FILL * _area(segment.box)
     ]
@@ -154,7 +231,7 @@ def _stuff_crops(rng: np.random.Generator, sample: scenes.SceneSample) -> list[_
         counts = np.bincount(labels[top : top + size, left : left + size].ravel())
         category = int(counts.argmax())
         if category > things and counts[category] > 0.75 * size**2:
-            found.append(((left, top, left + size, top + size), category, None))
+            found.append(_Crop(box=(left, top, left + size, top + size), category=category, colour=-1))
     return found
 
 

@@ -1,10 +1,10 @@
-"""Second stage of the tiny CLIP: its image tower learns to name crops of scenes where they stand.
+"""Second stage of the tiny CLIP: it learns to name crops of scenes where they stand.
 
 The mosaics of the first stage are no scenes: no ground runs under their tiles, and most tiles have one size.
-Here the text tower is frozen (locked-text tuning; Zhai et al., CVPR 2022, lock the image side instead), so
-every word of the world is a candidate at each step, and a crop is named along every path by which a head
-will later ask for it: masked attention pooling, region pooling, the dense value path, and, in some steps, as
-a picture of its own.
+Its captions, compared with those of one batch, also leave the names crowded in a few directions of the text
+space. Here hundreds of names are candidates at each step, they are spread apart, and a crop is named along
+every path by which a head will later ask for it: masked attention pooling, region pooling, the dense value
+path, and, in some steps, as a picture of its own.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ovperception.datasets import scenes
-from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
+from ovperception.training.contrastive import embed_captions
 from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
 from ovperception.training.scene_crops import CropBatch, SceneCrops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor
-
-    from ovperception.text import TextClassifier
 
 __all__ = ["ScenePretraining", "pretrain_on_scenes"]
 
@@ -37,26 +38,34 @@ class ScenePretraining:
         out: folder of the run.
         clip: weights of the first stage.
         config: open_clip configuration of that CLIP.
-        templates: what a name is prompted with.
+        templates: what a name is prompted with; each step draws one a name.
         schedule: learning rate and length.
         megapixels: pixels of a step.
         native_share: share of the steps that see native crops alone.
-        settled: share of the run after which the batch norms no longer follow the batches.
-        roi_weight, dense_weight, colour_weight: of the further losses; the first, by mask, weighs 1.
+        frozen_stages: how many of stem, layer1, ... layer4 stay as they are.
+        settled: share of the run after which the statistics of the norms stay as they are.
+        roi_weight, dense_weight, colour_weight, spread_weight: of the further losses; the first, by mask,
+            weighs 1.
+        candidates: classes a step at least that a crop can be taken for; its own are among them.
+        tinted: crops a step that are asked for their colour.
     """
 
     out: Path = Path("runs/tiny-clip-scenes")
     clip: Path = Path("runs/tiny-clip/clip.safetensors")
     config: Mapping[str, Any]
     templates: tuple[str, ...]
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=6000, learning_rate=2e-3, warmup=100))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=6000, learning_rate=1.5e-3, warmup=50))
     weight_decay: float = 0.05
     megapixels: float = 1.0
-    native_share: float = 0.3
-    settled: float = 0.85
+    native_share: float = 0.15
+    frozen_stages: int = 2
+    settled: float = 0.8
     roi_weight: float = 0.5
     dense_weight: float = 0.25
     colour_weight: float = 0.2
+    spread_weight: float = 0.3
+    candidates: int = 300
+    tinted: int = 24
     seed: int = 1
     device: str = "cpu"
     bfloat16: bool = True
@@ -74,39 +83,34 @@ def pretrain_on_scenes(recipe: ScenePretraining) -> Path:
     torch.set_flush_denormal(True)
     recipe.out.mkdir(parents=True, exist_ok=True)
     backbone = load_trained_clip(recipe.clip, recipe.config, "tiny").to(recipe.device)
-    text, tints = _texts(recipe, backbone)
     model: Any = backbone.model
     model.to(memory_format=torch.channels_last)
-    for parameter in (*model.visual.parameters(), model.logit_scale):
-        parameter.requires_grad = True
+    for part in (*_stages(model.visual)[recipe.frozen_stages :], model.visual.attnpool):
+        part.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if not name.startswith("visual."):
+            parameter.requires_grad = True
     groups = parameter_groups(model, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate, betas=(0.9, 0.98))
     run = TrainingRun(folder=recipe.out, module=model, optimizer=optimizer, schedule=recipe.schedule)
     run.resume()
-    run.run(_losses(recipe, run, model, text, tints), clip_norm=1.0)
+    run.run(_losses(recipe, run, model, backbone.tokenizer), clip_norm=1.0)
     path = recipe.out / "clip.safetensors"
     save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, path)
     return path
 
 
-def _texts(recipe: ScenePretraining, backbone: Any) -> tuple[TextClassifier, Tensor]:
-    """What can be said: every name, and (things, colours + 1, D) every tinted thing, untinted last."""
+def _stages(visual: Any) -> tuple[Any, ...]:
     import torch
 
-    from ovperception.text import TextEncoder
-
-    encoder = TextEncoder(backbone, templates=recipe.templates)
-    things = [c.name for c in scenes.load_categories() if c.is_thing]
-    said = [f"{colour} {name}" for name in things for colour in scenes.COLOURS]
-    with torch.no_grad():
-        text = encoder.classifier(scenes_vocabulary())
-        tinted = encoder.embed(said, templates=recipe.templates[:1]).unflatten(0, (len(things), -1))
-        plain = encoder.embed(things, templates=recipe.templates[:1])
-    return text, torch.cat((tinted, plain[:, None]), 1).to(recipe.device)
+    stem = torch.nn.ModuleList(
+        [module for name, module in visual.named_children() if name[:-1] in ("conv", "bn")]
+    )
+    return stem, visual.layer1, visual.layer2, visual.layer3, visual.layer4
 
 
 def _losses(
-    recipe: ScenePretraining, run: TrainingRun, model: Any, text: TextClassifier, tints: Tensor
+    recipe: ScenePretraining, run: TrainingRun, model: Any, tokenizer: Any
 ) -> Iterator[dict[str, Tensor]]:
     import torch
     import torch.nn.functional as F
@@ -131,23 +135,111 @@ def _losses(
         255 * torch.tensor(preprocess[key]).view(1, 3, 1, 1).to(recipe.device) for key in ("mean", "std")
     )
     kind = recipe.device.split(":")[0]
+    words = _Words(recipe.templates, tokenizer)
     for batch in loader:
-        model.visual.train(recipe.schedule.progress(run.step, run.elapsed_s) < recipe.settled)
+        # The statistics of the norms are those of scenes and mosaics together, never of native crops alone.
+        norms_follow = recipe.schedule.progress(run.step, run.elapsed_s) < recipe.settled
+        model.visual.train(norms_follow and batch.cells is not None)
         pixels = torch.from_numpy(batch.canvases).to(recipe.device).permute(0, 3, 1, 2)
         normal = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.bfloat16):
             paths = _embed(model.visual, normal, batch)
-        classes = torch.from_numpy(batch.classes).to(recipe.device)
         scale = model.logit_scale.exp().clamp(max=100.0)
-        named = {}
+        said = words.of_step(np.random.Generator(np.random.PCG64([recipe.seed, run.step, 4])), batch, recipe)
+        texts = F.normalize(_embed_by_length(model, said.tokens.to(recipe.device)), dim=-1)
+        names = texts[: len(said.classes)]
+        column = {int(c): k for k, c in enumerate(said.classes)}
+        classes = torch.tensor([column[int(c)] for c in batch.classes], device=recipe.device)
+        named = {"spread": recipe.spread_weight * _spread(names)}
         weights = {"mask": 1.0, "native": 1.0, "roi": recipe.roi_weight, "dense": recipe.dense_weight}
         for path, raw in paths.items():
             embedded = F.normalize(raw.float(), dim=-1)
-            logits = text.reduce(scale * embedded @ text.embeddings.T)
-            named[path] = weights[path] * F.cross_entropy(logits, classes)
-            if path in ("mask", "native"):
-                named["colour"] = recipe.colour_weight * _colour_loss(embedded, scale, batch, classes, tints)
+            named[path] = weights[path] * F.cross_entropy(scale * embedded @ names.T, classes)
+            if path in ("mask", "native") and len(said.asked):
+                asked = torch.from_numpy(said.asked).to(recipe.device)
+                tints = texts[len(names) :].unflatten(0, (len(asked), 2))
+                options = torch.cat((names[classes[asked]][:, None], tints), 1)
+                logits = scale * torch.einsum("nd,nod->no", embedded[asked], options)
+                has_colour = torch.from_numpy(batch.colours >= 0).to(recipe.device)[asked]
+                named["colour"] = recipe.colour_weight * F.cross_entropy(logits, has_colour.long())
         yield named
+
+
+def _embed_by_length(model: Any, tokens: Tensor) -> Tensor:
+    """(T, D): the short prompts apart from the long ones, so that little is computed for padding."""
+    import torch
+
+    order = tokens.argmax(dim=-1).argsort()
+    embedded = torch.cat([embed_captions(model, tokens[part]).float() for part in order.chunk(3)])
+    return embedded[order.argsort()]
+
+
+def _spread(names: Tensor) -> Tensor:
+    """How far names are from being told apart by a blunt comparison (temperature 0.1)."""
+    import torch
+    import torch.nn.functional as F
+
+    return F.cross_entropy(10 * names @ names.T, torch.arange(len(names), device=names.device))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """The texts of a step: one a candidate, then two tints of each crop that is asked for its colour.
+
+    Attributes:
+        tokens: (T, L) token ids.
+        classes: (C,) int64, whose names the first C texts are.
+        asked: (M,) int64, indices of crops; of its two tints the first is the crop's own, if it has one.
+    """
+
+    tokens: Tensor
+    classes: NDArray[np.int64]
+    asked: NDArray[np.int64]
+
+
+class _Words:
+    """Prompts and their tokens; a prompt is tokenized once."""
+
+    def __init__(self, templates: tuple[str, ...], tokenizer: Any) -> None:
+        self.templates, self.tokenizer = templates, tokenizer
+        self.tokens: dict[str, Tensor] = {}
+
+    def of_step(self, rng: np.random.Generator, batch: CropBatch, recipe: ScenePretraining) -> _Said:
+        """One prompt a candidate, with any of its names, and tints for some of the things."""
+        import torch
+
+        categories = scenes.load_categories()
+        colours = tuple(scenes.COLOURS)
+        present = np.unique(batch.classes)
+        others = np.setdiff1d(np.arange(len(categories)), present)
+        drawn = rng.permutation(others)[: max(recipe.candidates - len(present), 50)]
+        candidates = np.concatenate((present, drawn))
+        texts = []
+        for c in candidates:
+            names = categories[c].names
+            texts.append(self._prompt(rng, names[int(rng.integers(len(names)))]))
+        things = [i for i in range(len(batch.classes)) if categories[batch.classes[i]].is_thing]
+        # Tinted things first: they are the fewer.
+        rng.shuffle(things)
+        things.sort(key=lambda i: batch.colours[i] < 0)
+        asked = things[: recipe.tinted]
+        for i in asked:
+            own = int(batch.colours[i])
+            tints = [c for c in range(len(colours)) if c != own]
+            first = own if own >= 0 else tints.pop(int(rng.integers(len(tints))))
+            name = categories[batch.classes[i]].name
+            for colour in (first, tints[int(rng.integers(len(tints)))]):
+                texts.append(self._prompt(rng, f"{colours[colour]} {name}"))
+        new = [text for text in dict.fromkeys(texts) if text not in self.tokens]
+        self.tokens.update(zip(new, self.tokenizer(new).ids if new else (), strict=True))
+        return _Said(
+            tokens=torch.stack([self.tokens[text] for text in texts]),
+            classes=candidates,
+            asked=np.array(asked, np.int64),
+        )
+
+    def _prompt(self, rng: np.random.Generator, name: str) -> str:
+        return self.templates[int(rng.integers(len(self.templates)))].format(name)
 
 
 def _embed(visual: Any, images: Tensor, batch: CropBatch) -> dict[str, Tensor]:
@@ -179,17 +271,3 @@ def _embed(visual: Any, images: Tensor, batch: CropBatch) -> dict[str, Tensor]:
         "roi": roi_embeddings(visual, maps["res4"], boxes),
         "dense": masked_mean(dense.float(), masks)[of, slot],
     }
-
-
-def _colour_loss(embedded: Tensor, scale: Tensor, batch: CropBatch, classes: Tensor, tints: Tensor) -> Tensor:
-    """Which colour a thing has, among the captions that give it one or none."""
-    import torch
-    import torch.nn.functional as F
-
-    things = classes < len(tints)
-    if not things.any():
-        return embedded.sum() * 0
-    said = tints[classes[things]]
-    logits = scale * torch.einsum("nd,ncd->nc", embedded[things], said)
-    colours = torch.from_numpy(batch.colours).to(classes.device)[things]
-    return F.cross_entropy(logits, torch.where(colours < 0, said.shape[1] - 1, colours))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class SceneBatches:
         objects: fewest and most things in a scene.
         large_share: share of the steps that see one scene of twice the side instead of four, with things of
             twice the size: the same pixels, and sizes that small scenes have no room for.
+        enlarged: largest factor by which scenes are drawn smaller and then enlarged to the size; a step's
+            scenes share one, drawn evenly from 1 on.
         first: step of item 0.
         count: steps to go.
     """
@@ -39,6 +42,7 @@ class SceneBatches:
     size: tuple[int, int]
     objects: tuple[int, int]
     large_share: float
+    enlarged: float
     first: int
     count: int
 
@@ -49,31 +53,36 @@ class SceneBatches:
     def __getitem__(self, index: int) -> tuple[Tensor, list[Targets]]:
         """Normalised images (B, 3, H, W) and their truths; class ids index ``scenes_vocabulary("base")``."""
         step = self.first + index
-        large = np.random.Generator(np.random.PCG64([7, step])).random() < self.large_share
+        rng = np.random.Generator(np.random.PCG64([7, step]))
+        large = rng.random() < self.large_share
         factor, count = (2, max(1, self.batch_size // 4)) if large else (1, self.batch_size)
+        enlarged = rng.uniform(1, self.enlarged)
         start = step * self.batch_size
-        samples = [self._sample(start + k, factor) for k in range(count)]
+        samples = [self._sample(start + k, factor, enlarged) for k in range(count)]
         return torch.stack([image for image, _ in samples]), [truth for _, truth in samples]
 
-    def _sample(self, index: int, factor: int) -> tuple[Tensor, Targets]:
+    def _sample(self, index: int, factor: int, enlarged: float) -> tuple[Tensor, Targets]:
         known = chosen_categories("base")
         things = [c for c in known if c.is_thing]
         weight = {"f": 1.0, "c": 0.6, "r": 0.3}
         sample = scenes.render_scene(
             scenes.scene_seed("train", index),
-            (self.size[0] * factor, self.size[1] * factor),
+            (round(self.size[0] * factor / enlarged), round(self.size[1] * factor / enlarged)),
             categories=[c.id for c in things],
             weights=[weight[c.frequency] for c in things],
             count=(self.objects[0] + factor - 1, self.objects[1] * (3 * factor - 1) // 2),
         )
         class_of = {c.id: i for i, c in enumerate(known)}
-        image, geometry = self.preprocessing.apply(sample.image)
+        size = (self.size[1] * factor, self.size[0] * factor)
+        pixels = cv2.resize(sample.image, size, interpolation=cv2.INTER_LINEAR)
+        image, geometry = self.preprocessing.apply(pixels.astype(np.uint8, copy=False))
         masks = np.stack([sample.panoptic == segment.id for segment in sample.segments])
-        boxes = np.asarray([segment.box for segment in sample.segments], np.float32)
+        scale = size[0] / sample.image.shape[1], size[1] / sample.image.shape[0]
+        boxes = np.asarray([segment.box for segment in sample.segments], np.float32) * np.tile(scale, 2)
         truth = Targets(
             class_ids=torch.tensor([class_of[s.category_id] for s in sample.segments]),
             masks=_to_frame(torch.from_numpy(masks), geometry.resized, geometry.padded),
-            boxes=torch.from_numpy(geometry.boxes_to_network(boxes)),
+            boxes=torch.from_numpy(geometry.boxes_to_network(boxes.astype(np.float32))),
         )
         return image, truth
 

@@ -286,3 +286,17 @@ def test_on_a_gpu(head: FCCLIP) -> None:
     on_gpu = maps.to("cuda")
     found = head.mask_decoder(*head.pixel_decoder(on_gpu.maps))[0]
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-2)
+
+
+def test_a_small_mask_is_given_the_cell_it_covers_most():
+    from heads.fcclip.model import _most_covered
+
+    masks = torch.zeros(1, 3, 16, 16, dtype=torch.bool)
+    masks[0, 0, 6:9, 1:3] = True  # two rows of cell (0, 0), one of cell (1, 0)
+    masks[0, 1, 12:14, 9:15] = True
+    cells = _most_covered(masks, (2, 2))
+    assert cells[0].tolist() == [
+        [[True, False], [False, False]],
+        [[False, False], [False, True]],
+        [[False, False], [False, False]],  # an empty mask covers nothing
+    ]
