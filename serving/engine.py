@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from ovperception.errors import DeadlineExceeded, InvalidParameter
+from ovperception.errors import DeadlineExceeded, InvalidParameter, Unsupported
 from ovperception.v1 import image_pb2, results_pb2, vocabulary_pb2
 from ovperception.vocabulary import Vocabulary
 from serving import requests
@@ -64,7 +64,8 @@ class Engine:
             blank = np.zeros((64, 64, 3), np.uint8)
             scene = self.worker.encode(model, blank, deadline_s).result().value
             for task in model.tasks:
-                self.worker.ask(partial(_QUESTIONS[task], scene, words), deadline_s).result()
+                with suppress(Unsupported):  # a model may want to be given boxes
+                    self.worker.ask(partial(_QUESTIONS[task], scene, words), deadline_s).result()
 
     @contextmanager
     def call(

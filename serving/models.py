@@ -49,12 +49,13 @@ class ServedScene(Protocol):
         self,
         words: Vocabulary,
         *,
+        boxes: NDArray[np.float32] | None = None,
         score_threshold: float | None = None,
         max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
         masks: bool = True,
     ) -> Detections:
-        """The objects that `words` name."""
+        """The objects that `words` name; of (N, 4) `boxes`, if given, what is in them."""
         ...
 
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypedDict
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 import ovperception
-from ovperception.errors import InvalidParameter, ResourceExhausted, UnknownModel, Unsupported
+from ovperception.errors import (
+    InvalidParameter,
+    InvalidRegions,
+    ResourceExhausted,
+    UnknownModel,
+    Unsupported,
+)
 from ovperception.head import Task
 from ovperception.structures import Detections
 from ovperception.v1 import model_service_pb2, results_pb2
@@ -66,9 +74,15 @@ class PerceptionService(PerceptionServiceServicer):
         options = _detect_options(request)
         overlap = _threshold(request, "nms_iou_threshold")
         masks = request.include_masks if request.HasField("include_masks") else True
+        regions = _regions(request, self._engine.config.max_texts)
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
             scene = call.see(request.image, keep=request.keep_image)
-            found = call.ask(lambda: scene.detect(words, **options, nms_iou_threshold=overlap, masks=masks))
+            with _fields_of_regions():
+                found = call.ask(
+                    lambda: scene.detect(
+                        words, boxes=regions, **options, nms_iou_threshold=overlap, masks=masks
+                    )
+                )
             with call.encoding():
                 objects = detections_message(found)
             info = call.info(words, truncated=_truncated(found, options))
@@ -257,6 +271,24 @@ def _detect_options(request: _InstanceRequest) -> _DetectOptions:
         "score_threshold": _threshold(request, "score_threshold"),
         "max_detections": requests.max_detections(request.max_detections) if limited else None,
     }
+
+
+def _regions(request: pb.DetectObjectsRequest, limit: int) -> NDArray[np.float32] | None:
+    if not request.HasField("regions"):
+        return None
+    with _fields_of_regions():
+        return requests.boxes(request.regions.boxes, limit)
+
+
+@contextmanager
+def _fields_of_regions() -> Iterator[None]:
+    """Names boxes as this request spells them."""
+    try:
+        yield
+    except (InvalidRegions, Unsupported) as error:
+        if error.field.startswith("boxes"):
+            error.field = f"regions.{error.field}"
+        raise
 
 
 def _threshold(request: _InstanceRequest, field: str) -> float | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import grpc
 import numpy as np
 from grpc_status import rpc_status
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ovperception.client.pictures import Transport, check_transport, picture_message
 from ovperception.client.remote_scene import RemoteScene
@@ -118,6 +118,7 @@ class Client:
         image: ImageSource,
         words: Sequence[str] | Vocabulary,
         *,
+        boxes: ArrayLike | None = None,
         score_threshold: float | None = None,
         max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
@@ -126,6 +127,7 @@ class Client:
         """The objects of an image that `words` name; see `ovperception.Scene.detect`."""
         return self.scene(image).detect(
             words,
+            boxes=boxes,
             score_threshold=score_threshold,
             max_detections=max_detections,
             nms_iou_threshold=nms_iou_threshold,

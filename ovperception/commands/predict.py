@@ -18,10 +18,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from ovperception.commands.given_boxes import Boxes, GivenBoxes
 from ovperception.errors import (
     InvalidImage,
     InvalidInput,
     InvalidParameter,
+    InvalidRegions,
     MissingFile,
     OVPError,
     UnknownVocabulary,
@@ -43,7 +45,9 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 class _Scene(Protocol):
     """What `ovperception.Scene` and `ovperception.client.RemoteScene` share."""
 
-    def detect(self, words: Vocabulary, *, score_threshold: float | None = None) -> Detections: ...
+    def detect(
+        self, words: Vocabulary, *, boxes: Boxes | None = None, score_threshold: float | None = None
+    ) -> Detections: ...
 
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap: ...
 
@@ -56,6 +60,29 @@ class _Asked:
 
     model: str
     answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What every picture is asked."""
+
+    task: Task
+    words: Vocabulary
+    boxes: GivenBoxes | None
+    threshold: float | None
+
+    def boxes_of(self, path: Path) -> Boxes | None:
+        return None if self.boxes is None else self.boxes.of(path)
+
+    def ask(self, scene: _Scene, path: Path) -> Answer:
+        match self.task:
+            case "detect":
+                boxes = self.boxes_of(path)
+                return scene.detect(self.words, boxes=boxes, score_threshold=self.threshold)
+            case "semantic":
+                return scene.semantic(self.words, score_threshold=self.threshold)
+            case "panoptic":
+                return scene.panoptic(self.words, score_threshold=self.threshold)
 
 
 Ask = Callable[[Path], _Asked]
@@ -79,6 +106,10 @@ def predict(
         str | None,
         typer.Option(help='What else may be there and competes: words, a built-in list, or "none".'),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(help="JSON of boxes to name: [[x0, y0, x1, y1], ...], or {picture: boxes}."),
+    ] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Least score, 0 to 1.")] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
     server: Annotated[str | None, typer.Option(help="Ask the server at HOST:PORT.")] = None,
@@ -91,18 +122,23 @@ def predict(
     A picture that cannot be read is reported and skipped; the exit status is 2 then.
     """
     words = _vocabulary(classes, classes_file, vocabulary, templates)
+    if boxes is not None and task != "detect":
+        raise InvalidParameter("Boxes are given to be named", field="task", expected="detect", got=task)
+    given = None if boxes is None else GivenBoxes(boxes)
     if class_embeddings is not None:
         _refuse_beside_embeddings(task, server, background)
     if background is not None:
         words = Vocabulary.from_words(words, background=_background(background))
     report = _Report(task, out, as_json)
-    with _asker(model, server, device, timeout, task, words, class_embeddings, score_threshold) as ask:
+    question = _Question(task, words, given, score_threshold)
+    with _asker(model, server, device, timeout, question, class_embeddings) as ask:
         for path in _progress(_find_all(images, report)):
             try:
                 report.add(path, ask(path))
             except OVPError as error:
                 # Words and thresholds are wrong for every picture alike, and a server that is gone is gone.
-                if not isinstance(error, InvalidImage | MissingFile) and type(error) is not InvalidInput:
+                of_picture = isinstance(error, InvalidImage | InvalidRegions | MissingFile)
+                if not of_picture and type(error) is not InvalidInput:
                     raise
                 report.fail(path, error)
     if report.failed:
@@ -185,17 +221,15 @@ def _asker(
     server: str | None,
     device: str,
     timeout_s: float,
-    task: Task,
-    words: Vocabulary,
+    question: _Question,
     embeddings: Path | None,
-    threshold: float | None,
 ) -> Iterator[Ask]:
     """How a path becomes an answer: on a server, or by a model loaded here."""
     if server is not None:
         from ovperception.client import Client
 
         with Client(server, model=model, timeout_s=timeout_s) as client:
-            yield lambda path: _ask_server(client, path, task, words, threshold)
+            yield lambda path: _ask_server(client, path, question)
     else:
         import ovperception
 
@@ -203,26 +237,21 @@ def _asker(
         if embeddings is not None:
             from ovperception.class_embeddings import classifier_from_file
 
-            rows = local.classifier(classifier_from_file(embeddings, words))
-            yield lambda path: _Asked(local.name, local.encode(path).detect(rows, score_threshold=threshold))
+            rows = local.classifier(classifier_from_file(embeddings, question.words))
+            yield lambda path: _Asked(
+                local.name,
+                local.encode(path).detect(
+                    rows, boxes=question.boxes_of(path), score_threshold=question.threshold
+                ),
+            )
             return
-        yield lambda path: _Asked(local.name, _question(local.encode(path), task, words, threshold))
+        yield lambda path: _Asked(local.name, question.ask(local.encode(path), path))
 
 
-def _ask_server(client: Client, path: Path, task: Task, words: Vocabulary, threshold: float | None) -> _Asked:
-    answer = _question(client.scene(path), task, words, threshold)
+def _ask_server(client: Client, path: Path, question: _Question) -> _Asked:
+    answer = question.ask(client.scene(path), path)
     reply = client.last_reply
     return _Asked(reply.model.name if reply else "", answer)
-
-
-def _question(scene: _Scene, task: Task, words: Vocabulary, threshold: float | None) -> Answer:
-    match task:
-        case "detect":
-            return scene.detect(words, score_threshold=threshold)
-        case "semantic":
-            return scene.semantic(words, score_threshold=threshold)
-        case "panoptic":
-            return scene.panoptic(words, score_threshold=threshold)
 
 
 class _Report:

@@ -25,7 +25,7 @@ SEGMENTATION_TASK_INSTANCE: SegmentationTask
 SEGMENTATION_TASK_PANOPTIC: SegmentationTask
 
 class DetectObjectsRequest(_message.Message):
-    __slots__ = ("request_id", "model", "image", "keep_image", "vocabulary", "score_threshold", "max_detections", "nms_iou_threshold", "include_masks")
+    __slots__ = ("request_id", "model", "image", "keep_image", "vocabulary", "score_threshold", "max_detections", "nms_iou_threshold", "include_masks", "regions")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class DetectObjectsRequest(_message.Message):
     MAX_DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     NMS_IOU_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_MASKS_FIELD_NUMBER: _ClassVar[int]
+    REGIONS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     image: _image_pb2.Image
@@ -44,7 +45,14 @@ class DetectObjectsRequest(_message.Message):
     max_detections: int
     nms_iou_threshold: float
     include_masks: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., keep_image: bool = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularySpec, _Mapping]] = ..., score_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., nms_iou_threshold: _Optional[float] = ..., include_masks: bool = ...) -> None: ...
+    regions: Regions
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., keep_image: bool = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularySpec, _Mapping]] = ..., score_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., nms_iou_threshold: _Optional[float] = ..., include_masks: bool = ..., regions: _Optional[_Union[Regions, _Mapping]] = ...) -> None: ...
+
+class Regions(_message.Message):
+    __slots__ = ("boxes",)
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    boxes: _containers.RepeatedCompositeFieldContainer[_results_pb2.Box]
+    def __init__(self, boxes: _Optional[_Iterable[_Union[_results_pb2.Box, _Mapping]]] = ...) -> None: ...
 
 class DetectObjectsResponse(_message.Message):
     __slots__ = ("info", "classes", "objects")

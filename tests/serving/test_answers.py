@@ -38,6 +38,10 @@ def test_served_answers_equal_local_ones(client, model, picture):
     assert panoptic.segments == local.panoptic(WORDS).segments
     np.testing.assert_array_equal(client.heatmap(picture, "cat"), local.heatmap("cat"))
     boxes = np.array([[1, 2, 30.5, 40], [0, 0, 5, 5]], np.float32)
+    for given in (boxes, boxes[:0]):
+        found = client.detect(picture, WORDS, boxes=given)
+        assert found.to_json() == local.detect(WORDS, boxes=given).to_json()
+        np.testing.assert_array_equal(found.boxes, given)
     np.testing.assert_array_equal(client.embed_regions(picture, boxes), local.embed_regions(boxes))
     np.testing.assert_array_equal(client.embed_text(["a", "b"]), model.embed_text(["a", "b"]))
     np.testing.assert_array_equal(client.embed_image(picture), model.embed_image(picture))

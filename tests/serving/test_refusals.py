@@ -179,6 +179,18 @@ BAD = {
         InvalidRegions,
         "boxes",
     ),
+    "too many regions": (
+        pb.DetectObjectsRequest(
+            image=im.Image(encoded=PNG), vocabulary=CAT, regions=pb.Regions(boxes=[{}] * 801)
+        ),
+        InvalidRegions,
+        "regions.boxes",
+    ),
+    "region without area": (
+        pb.DetectObjectsRequest(image=im.Image(encoded=PNG), vocabulary=CAT, regions=pb.Regions(boxes=[{}])),
+        InvalidRegions,
+        "regions.boxes[0]",
+    ),
     "model card": (ms.GetModelRequest(name="none"), UnknownModel, "name"),
 }
 METHODS = {

@@ -55,9 +55,7 @@ TOLERANCE = {
 SIZE = (256, 320)
 
 
-def assert_close(
-    found: Tensor | np.ndarray, reference: np.ndarray, stage: str, *, each: bool = False
-) -> None:
+def assert_close(found: Any, reference: NDArray[Any], stage: str, *, each: bool = False) -> None:
     """Compare by the stage's tolerance, relative to the largest value, or to `each`."""
     tolerance = TOLERANCE[stage]
     scale = float(np.abs(reference).max())
