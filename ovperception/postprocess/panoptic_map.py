@@ -11,6 +11,7 @@ from ovperception.head import MaskScores
 from ovperception.images import Geometry
 from ovperception.postprocess.checks import check_classes, check_unit
 from ovperception.postprocess.resize import Resizer, tiles
+from ovperception.postprocess.winners import highest
 from ovperception.structures import PanopticMap, Segment
 from ovperception.vocabulary import Vocabulary
 
@@ -108,7 +109,7 @@ def _compete(
         scratch = torch.empty_like(values)
         # Ones and zeros in float: sums of them are exact, and vectorised where those of bool are not.
         areas[active] += torch.ge(values, 0.5, out=scratch).sum(dim=0).long()
-        winner = torch.mul(values, best[active], out=scratch).argmax(dim=1, keepdim=True)
+        winner = highest(torch.mul(values, best[active], out=scratch))
         area = np.s_[window.top : window.bottom, window.left : window.right]
         winners[area] = active[winner].view(window.size).cpu().numpy()
         sure[area] = (values.gather(1, winner) >= 0.5).view(window.size).cpu().numpy()

@@ -21,8 +21,8 @@ from ovperception.images import Geometry
 
 __all__ = ["Resizer", "Window", "tiles"]
 
-_TILE = (64, 128)
-"""Hundreds of maps of it stay in a cache; smaller ones pay more for being many than they gain."""
+_TILE = (32, 64)
+"""Hundreds of maps of it stay in a core's cache; smaller ones pay more for being many than they gain."""
 
 _LARGE_TILE = (256, 512)
 """Large enough to keep a GPU busy."""

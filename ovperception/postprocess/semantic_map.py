@@ -12,6 +12,7 @@ from ovperception.head import MaskScores, PixelScores
 from ovperception.images import Geometry
 from ovperception.postprocess.checks import check_classes, check_unit
 from ovperception.postprocess.resize import Resizer, Window, tiles
+from ovperception.postprocess.winners import highest
 from ovperception.structures import SemanticMap
 from ovperception.vocabulary import Vocabulary
 
@@ -62,11 +63,12 @@ def semantic(
         cells = resizer.cells(maps, window)
         if weights is None:
             logits = resizer.expand(cells, window)
-            peak, found = logits.max(dim=1)
-            values = (peak - logits.logsumexp(dim=1)).exp()
+            found = highest(logits)
+            values = (logits.gather(1, found)[:, 0] - logits.logsumexp(dim=1)).exp()
         else:
             votes = _vote(weights, strongest, cells, resizer, window)
-            values, found = votes[:, :classes].max(dim=1)
+            found = highest(votes)  # never the padding: no vote is below its zeros, and the first one counts
+            values = votes.gather(1, found)
         area = np.s_[window.top : window.bottom, window.left : window.right]
         labels[area] = found.view(window.size).cpu().numpy()
         best[area] = values.view(window.size).cpu().numpy()
