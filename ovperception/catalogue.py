@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,6 +60,7 @@ class CatalogueEntry(BaseModel):
         scores: published numbers.
         preprocessing: as `ovperception.preprocess.Preprocessing.to_dict` gives it.
         templates: prompt templates it is evaluated with.
+        template_rule: how their embeddings become one (`ovperception.text.TemplateRule`).
         defaults: default thresholds of a question.
         verified: what was checked here and how.
         deviations: where this implementation differs on purpose.
@@ -85,6 +86,7 @@ class CatalogueEntry(BaseModel):
     scores: dict[str, float]
     preprocessing: dict[str, Any]
     templates: str
+    template_rule: Literal["normalise_each", "raw_mean"] = "normalise_each"
     defaults: dict[str, float] = Field(default_factory=dict)
     verified: tuple[str, ...] = ()
     deviations: tuple[str, ...] = ()
@@ -255,6 +257,7 @@ def card_for(
         heads=(HeadCard(name=found.head, config=dict(head_settings)),),
         preprocessing=found.preprocessing,
         templates=found.templates,
+        template_rule=found.template_rule,
         defaults=found.defaults,
         vocabulary=vocabulary or found.vocabulary,
         licence=found.licence,

@@ -23,11 +23,48 @@ if TYPE_CHECKING:
 
     from ovperception.vocabulary import Vocabulary
 
-__all__ = ["Conversion", "Converted", "Converter", "StoredDtype", "convert_file", "converter", "format_names"]
+__all__ = [
+    "Companions",
+    "Conversion",
+    "Converted",
+    "Converter",
+    "StoredDtype",
+    "convert_file",
+    "converter",
+    "format_names",
+]
 
 GROUP = "ovperception.converters"
 
 StoredDtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companions:
+    """Files that some formats need beside the checkpoint, because it was published in parts.
+
+    Attributes:
+        rpn: a detectron2 checkpoint whose region proposal network the model uses.
+        clip: weights of the original CLIP, for the text tower that a fine-tuned detector does not hold.
+    """
+
+    rpn: Path | None = None
+    clip: Path | None = None
+
+    def given(self) -> dict[str, Path]:
+        """Those that there are, by their names."""
+        return {k: v for k, v in (("rpn", self.rpn), ("clip", self.clip)) if v is not None}
+
+    def refuse(self, format_name: str) -> None:
+        """For formats whose checkpoints are whole.
+
+        Raises:
+            InvalidParameter: there is one.
+        """
+        for name, path in self.given().items():
+            raise InvalidParameter(
+                f"A {format_name} checkpoint needs no second file", field=name, got=path, mend="Leave it out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +86,26 @@ class Converted:
     keys_read: int
 
 
+_NONE = Companions()
+
+
 class Converter(Protocol):
     """What an entry point of the group `ovperception.converters` names."""
 
-    def __call__(self, path: Path, *, vocabulary: Vocabulary) -> Converted:
+    def __call__(self, path: Path, *, vocabulary: Vocabulary | None, companions: Companions) -> Converted:
         """Read a checkpoint, checking every key and shape; execute nothing in it.
 
         Args:
             path: the official file.
-            vocabulary: what it was trained with.
+            vocabulary: what it was trained with; None where the published models of the format differ in
+                that, and nobody named it.
+            companions: the other files.
 
         Raises:
             MissingFile: there is no such file.
             InvalidCheckpoint: it is no whole checkpoint of this format.
+            InvalidParameter: a companion that the format has no use for.
+            Unavailable: a companion is needed, was not given, and cannot be fetched.
         """
         ...
 
@@ -108,6 +152,7 @@ def convert_file(
     format_name: str,
     name: str = "",
     vocabulary: str = "",
+    companions: Companions = _NONE,
     include_backbone: bool = True,
     dtype: StoredDtype = "float32",
 ) -> Conversion:
@@ -119,25 +164,38 @@ def convert_file(
         format_name: of `format_names`.
         name: what the model is called; the published name if empty.
         vocabulary: name of a built-in vocabulary or path of a vocabulary file; the published one if empty.
+        companions: files that complete the checkpoint.
         include_backbone: keep the frozen CLIP in the bundle, else refer to it by name and digest.
         dtype: of the stored weights; models are loaded in float32 whatever it is.
 
     Raises:
         Unsupported: the format is not known.
-        MissingFile, InvalidCheckpoint: the file is not there, or not a whole checkpoint of this format.
+        MissingFile, InvalidCheckpoint: a file is not there, or not a whole checkpoint of this format.
+        InvalidParameter: the backbone cannot be referred to, or a companion is of no use.
+        Unavailable: a companion is needed, was not given, and cannot be fetched.
         UnknownVocabulary, InvalidVocabulary: of `vocabulary`.
         ResourceExhausted: no room for the bundle.
     """
     convert = converter(format_name)
-    if not checkpoint.is_file():
-        what = "is a folder" if checkpoint.is_dir() else "does not exist"
-        raise MissingFile(f"The checkpoint {checkpoint} {what}", field="checkpoint", expected="a file")
-    words = _vocabulary(vocabulary or _training_vocabulary(format_name))
-    converted = convert(checkpoint, vocabulary=words)
+    files = {"checkpoint": checkpoint} | companions.given()
+    for field, file in files.items():
+        if not file.is_file():
+            what = "is a folder" if file.is_dir() else "does not exist"
+            called = "checkpoint" if field == "checkpoint" else f"{field} file"
+            raise MissingFile(f"The {called} {file} {what}", field=field, expected="a file")
+    named = vocabulary or _training_vocabulary(format_name)
+    words = _vocabulary(named) if named else None
+    converted = convert(checkpoint, vocabulary=words, companions=companions)
     head = _stored(converted.head_state, dtype)
     # What the heads will stand on: the published weights if referred to, else what the bundle holds.
     backbone = _stored(converted.backbone_state, dtype if include_backbone else "float32")
     about = converted.about
+    if not include_backbone and "/" not in about.backbone:
+        raise InvalidParameter(
+            f"The CLIP of {about.name} was trained with it and is published nowhere else",
+            field="include_backbone",
+            mend="Keep it in the bundle",
+        )
     card = card_for(
         about,
         backbone=BackboneCard(
@@ -145,8 +203,14 @@ def convert_file(
         ),
         head_settings=converted.head_settings,
         bundle_name=name,
-        vocabulary=words.name,
-        verified=(f"Every key and shape of {checkpoint.name} checked (SHA-256 {sha256_of(checkpoint)}).",),
+        vocabulary="" if words is None else words.name,
+        verified=(
+            f"Every key and shape of {checkpoint.name} checked (SHA-256 {sha256_of(checkpoint)}).",
+            *(
+                f"Completed by {file.name}, the {role} (SHA-256 {sha256_of(file)})."
+                for role, file in companions.given().items()
+            ),
+        ),
     )
     path = out(card)
     tensors = {f"head.{about.head}.{key}": value for key, value in head.items()}
@@ -163,14 +227,15 @@ def convert_file(
 
 
 def _training_vocabulary(format_name: str) -> str:
+    """What all published models of the format were trained with; empty if they differ in it."""
     names = {e.vocabulary for e in entries().values() if e.format == format_name}
-    if len(names) != 1:
+    if not names:
         raise InvalidParameter(
             f"The training vocabulary of a {format_name} checkpoint must be named",
             field="vocabulary",
-            expected=", ".join(sorted(names)) or "a built-in vocabulary or a file",
+            expected="a built-in vocabulary or a file",
         )
-    return names.pop()
+    return names.pop() if len(names) == 1 else ""
 
 
 def _vocabulary(name: str) -> Vocabulary:

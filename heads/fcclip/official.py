@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from heads.fcclip.convert import ConvertedCheckpoint, convert_state, official_names
 from heads.fcclip.convert import convert as convert_pickle
 from ovperception.catalogue import CatalogueEntry, entries
-from ovperception.conversion import Converted
+from ovperception.conversion import Companions, Converted
 from ovperception.errors import InvalidCheckpoint
 
 if TYPE_CHECKING:
@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 
-def convert(path: Path, *, vocabulary: Vocabulary) -> Converted:
+def convert(path: Path, *, vocabulary: Vocabulary | None, companions: Companions) -> Converted:
     """Read an official FC-CLIP checkpoint: a file of `torch.save`, or its state dict as ``.safetensors``.
 
     Args:
         path: the file.
         vocabulary: what it was trained with. Its classes and synonyms are FC-CLIP's "seen" words, compared
             letter by letter.
+        companions: none; the file is whole.
 
     Raises:
+        InvalidParameter: a companion was given.
         MissingFile: there is no such file.
         InvalidCheckpoint: not a checkpoint, not of FC-CLIP, incomplete, or with something unknown in it.
     """
-    words = tuple(dict.fromkeys(vocabulary.texts))
+    companions.refuse("FC-CLIP")
+    words = () if vocabulary is None else tuple(dict.fromkeys(vocabulary.texts))
     if path.suffix == ".safetensors" and path.is_file():
         parts = convert_state(_read_safetensors(path), seen_words=words, source=str(path))
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ovperception.catalogue import pulled_path
-from ovperception.conversion import Conversion, StoredDtype, convert_file, converter
+from ovperception.conversion import Companions, Conversion, StoredDtype, convert_file, converter
 from ovperception.errors import InvalidParameter
 
 __all__ = ["convert"]
@@ -41,6 +41,19 @@ def convert(
             help="What it was trained with, by name or file; by default as published.", show_default=False
         ),
     ] = "",
+    rpn: Annotated[
+        Path | None,
+        typer.Option(
+            help="regionclip: take the proposals from this RPN's checkpoint instead.", show_default=False
+        ),
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            help="regionclip: CLIP weights for a checkpoint without text tower; by default fetched.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -56,6 +69,7 @@ def convert(
         format_name=format_name,
         name=name,
         vocabulary=vocabulary,
+        companions=Companions(rpn=rpn, clip=clip),
         include_backbone=include_backbone,
         dtype=dtype,
     )

@@ -45,12 +45,12 @@ def list_models(context: typer.Context, as_json: _Json = False) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), expand=True)
-    for column in ("name", "weights", "ADE20K PQ"):
+    for column in ("name", "weights", "score"):
         table.add_column(column, no_wrap=True)
     table.add_column("licence", ratio=1)
     for row in rows:
-        score = row["scores"].get("ADE20K PQ")
-        table.add_row(row["name"], row["state"], "" if score is None else f"{score:.1f}", row["licence"])
+        first = next((f"{name} {score:.1f}" for name, score in row["scores"].items()), "")
+        table.add_row(row["name"], row["state"], first, row["licence"])
     Console().print(table)
     typer.echo("\n`ovp models show NAME` tells more; `ovp models pull NAME` fetches the weights.")
 
@@ -222,6 +222,7 @@ _ORDER = (
         "backbone_parameters",
         "vocabulary",
         "templates",
+        "template_rule",
         "licence",
         "paper",
         "code",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import torch
@@ -90,6 +91,7 @@ def convert_rpn(
     return ours
 
 
+@cache
 def _our_shapes(variant: RPNVariant) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         rpn = OfflineRPN(RPNSettings(variant=variant), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -30,7 +30,11 @@ def put(name: str) -> Path:
 
 
 def test_every_published_size_has_its_entry() -> None:
-    arches = {e.backbone.removeprefix("open_clip:").partition("/")[0] for e in catalogue.entries().values()}
+    arches = {
+        e.backbone.removeprefix("open_clip:").partition("/")[0]
+        for e in catalogue.entries().values()
+        if e.head == "fcclip"
+    }
     assert {arch.removesuffix("-quickgelu") for arch in arches} == set(PUBLISHED)
 
 
@@ -39,22 +43,39 @@ def test_an_entry_refers_only_to_what_exists(found: catalogue.CatalogueEntry) ->
     import open_clip
 
     arch, _, tag = found.backbone.removeprefix("open_clip:").partition("/")
-    assert tag in open_clip.list_pretrained_tags_by_model(arch)
+    assert arch in open_clip.list_models()
+    # RegionCLIP trained its image towers: they are published nowhere but in its own checkpoints.
+    assert (not tag) == (found.head == "regionclip")
+    assert not tag or tag in open_clip.list_pretrained_tags_by_model(arch)
     assert found.head in head_names()
     assert found.format in {p.name for p in entry_points(group="ovperception.converters")}
-    assert len(Vocabulary.builtin(found.vocabulary)) == 133
-    assert len(resolve_templates(found.templates)) == 14
+    sizes = {"coco_panoptic_133": 133, "ov_coco_48_17": 65, "lvis_v1_1203": 1203}
+    assert not found.vocabulary or len(Vocabulary.builtin(found.vocabulary)) == sizes[found.vocabulary]
+    assert len(resolve_templates(found.templates)) == (14 if found.head == "fcclip" else 81)
+    assert found.template_rule == ("normalise_each" if found.head == "fcclip" else "raw_mean")
     assert found.licence
     preprocessing = Preprocessing.from_dict(found.preprocessing)
     assert preprocessing.to_dict() == found.preprocessing
-    # fcclip_convnext_large_eval_ade20k.yaml: MIN_SIZE_TEST 800, MAX_SIZE_TEST 1333, SIZE_DIVISIBILITY 32
-    assert preprocessing.geometry((480, 640)).padded == (800, 1088)
+    # fcclip_convnext_large_eval_ade20k.yaml: MIN_SIZE_TEST 800, MAX_SIZE_TEST 1333, SIZE_DIVISIBILITY 32;
+    # RegionCLIP's are the same but for the padding, of which there is none.
+    assert preprocessing.geometry((480, 640)).padded == (
+        (800, 1088) if found.head == "fcclip" else (800, 1067)
+    )
 
 
 def test_published_scores() -> None:
     scores = catalogue.entry("fcclip-convnext-large").scores
     assert (scores["ADE20K PQ"], scores["ADE20K mask AP"], scores["ADE20K mIoU"]) == (26.8, 16.8, 34.1)
-    assert {len(e.scores) for e in catalogue.entries().values()} == {16}
+    assert {len(e.scores) for e in catalogue.entries().values() if e.head == "fcclip"} == {16}
+    region_clip = {e.name: e.scores for e in catalogue.entries().values() if e.head == "regionclip"}
+    assert region_clip == {
+        "regionclip-rn50": {},
+        "regionclip-rn50x4": {},
+        "regionclip-coco-rn50": {"OV-COCO AP50 novel": 31.4, "OV-COCO AP50": 50.4},
+        "regionclip-coco-rn50x4": {},
+        "regionclip-lvis-rn50": {},
+        "regionclip-lvis-rn50x4": {"OV-LVIS AP novel": 22.0, "OV-LVIS AP": 32.3},
+    }
 
 
 def test_a_card_is_the_entry_and_what_was_found() -> None:

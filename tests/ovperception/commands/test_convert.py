@@ -285,7 +285,7 @@ def test_an_unknown_format_lists_the_known(tmp_path: Path, capsys: pytest.Captur
     status, _, err = run(capsys, tmp_path / "c.pth", "--format", "fclip")
     assert status == 2
     assert "fcclip" in err.replace("'fclip'", "")
-    assert format_names() == ("fcclip",)
+    assert format_names() == ("fcclip", "regionclip")
     with pytest.raises(Unsupported, match="Perhaps you meant 'fcclip'"):
         converter("fclip")
 
@@ -293,6 +293,8 @@ def test_an_unknown_format_lists_the_known(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("option", "value", "reason"),
     [
+        ("--rpn", "absent.pth", "MISSING_FILE"),
+        ("--rpn", __file__, "INVALID_PARAMETER"),  # FC-CLIP has no use for it
         ("--vocabulary", "coco_panoptic_134", "UNKNOWN_VOCABULARY"),
         ("--vocabulary", "absent.txt", "MISSING_FILE"),
         ("--name", "../up", "INVALID_PARAMETER"),
