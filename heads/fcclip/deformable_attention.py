@@ -64,15 +64,15 @@ def sample_by_bags(
     images, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
     table, starts = _bordered_table(value, spatial_shapes)
-    rows, fractions = _corner_rows(sampling_locations, spatial_shapes, starts, table.shape[1])
-    right, below = fractions.unbind(-1)
-    lower = attention_weights * below
-    upper = attention_weights - lower
+    rows, (right, below) = _corner_rows(sampling_locations, spatial_shapes, starts, table.shape[1])
+    attention = attention_weights.flatten(3)
+    lower = attention * below
+    upper = attention - lower
     lower_right, upper_right = lower * right, upper * right
-    weights = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right), dim=-1)
+    weights = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right), dim=3)
     per_query = rows.numel() // (images * queries * heads)
     summed = _WeightedRows.apply(
-        table.view(-1, channels), rows.view(-1, per_query), weights.reshape(-1, per_query)
+        table.view(-1, channels), rows.view(-1, per_query), weights.view(-1, per_query)
     )
     return summed.view(images, queries, heads * channels)  # type: ignore[no-any-return]
 
@@ -93,29 +93,39 @@ def _bordered_table(value: Tensor, spatial_shapes: Shapes) -> tuple[Tensor, list
 
 def _corner_rows(
     locations: Tensor, spatial_shapes: Shapes, starts: Sequence[int], cells: int
-) -> tuple[Tensor, Tensor]:
-    """Table rows of the four corners (B, N, heads, L, points, 4); the (x, y) position between them, 0-1."""
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Table rows of the four corners (B, N, heads, 4, L points); how far right and below the first, 0-1.
+
+    What differs by level is repeated for a whole row of (heads, L, points): broadcasting along the last two
+    or three numbers would run them one at a time.
+    """
     device, dtype = locations.device, locations.dtype
-    images, _, heads = locations.shape[:3]
-    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], device=device, dtype=dtype)[:, None]
+    images, queries, heads, levels, points, _ = locations.shape
+    repeat = (heads, levels, points)
+    size = torch.tensor([(w, h) for h, w in spatial_shapes], device=device, dtype=dtype)
+    sizes = size[:, None].expand(*repeat, 2).flatten()
     # Beyond the border cell nothing changes any more: all corners are zero there.
-    position = torch.addcmul(sizes.new_tensor(-0.5), locations, sizes).clamp(
-        torch.full_like(sizes, -1), sizes
-    )
+    position = torch.addcmul(sizes.new_tensor(-0.5), locations.flatten(2), sizes)
+    position = position.clamp(sizes.new_tensor(-1), sizes)
     with torch.no_grad():
         corner = torch.minimum(position.floor(), sizes - 1)
         strides = torch.tensor([w + 2 for _, w in spatial_shapes], device=device)[:, None]
         origins = torch.tensor(starts, device=device)[:, None] + strides + 1
+        origins, stride = (t.expand(*repeat).flatten().float() for t in (origins, strides))
         # Float arithmetic is exact here (cells < 2**24), and four times faster than 64-bit integers.
-        x, y = corner.float().unbind(-1)
-        cell = torch.addcmul(x + origins.float(), y, strides.float()).to(torch.int32)
-        row = cell * heads + torch.arange(heads, device=device, dtype=torch.int32)[:, None, None]
+        x, y = corner.unflatten(2, (-1, 2)).float().unbind(-1)
+        cell = torch.addcmul(x + origins, y, stride).to(torch.int32)
+        head = torch.arange(heads, device=device, dtype=torch.int32)
+        row = cell * heads + head.repeat_interleave(levels * points)
         if images > 1:
             image = torch.arange(images, device=device, dtype=torch.int32) * (cells * heads)
-            row = row + image.view(-1, 1, 1, 1, 1)
-        down = (strides * heads).to(torch.int32)
-        rows = torch.stack((row, row + heads, row + down, row + down + heads), dim=-1)
-    return rows, position - corner
+            row = row + image.view(-1, 1, 1)
+        down = (strides * heads).to(torch.int32).expand(*repeat).flatten()
+        below = row + down
+        bags = [r.view(images, queries, heads, -1) for r in (row, row + heads, below, below + heads)]
+        rows = torch.stack(bags, dim=3)
+    fractions = (position - corner).view(images, queries, heads, -1, 2)
+    return rows, (fractions[..., 0], fractions[..., 1])
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -151,6 +161,12 @@ class _WeightedRows(torch.autograd.Function):
 
 KERNELS: dict[str, Kernel] = {"cpu": sample_by_bags}
 """Device type -> implementation; others fall back to `sample_by_bags`. A compiled kernel plugs in here."""
+
+
+def _softmax(x: Tensor) -> Tensor:
+    """`x.softmax(-1)`, which is several times slower on a CPU for rows of a dozen numbers."""
+    raised = (x - x.detach().amax(dim=-1, keepdim=True)).exp_()
+    return raised / raised.sum(dim=-1, keepdim=True)
 
 
 class DeformableAttention(nn.Module):
@@ -196,10 +212,13 @@ class DeformableAttention(nn.Module):
         images, count, _ = tokens.shape
         asking = tokens + positions
         grid = (images, count, self.heads, self.levels, self.points)
-        offsets = self.offsets(asking).view(*grid, 2)
-        weights = self.weights(asking).view(*grid[:3], -1).softmax(-1).view(grid)
+        offsets = self.offsets(asking)
+        weights = _softmax(self.weights(asking).view(*grid[:3], -1)).view(grid)
         values = self.values(tokens).view(images, count, self.heads, -1)
-        sizes = offsets.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
-        locations = torch.addcmul(reference[:, None, None, None], offsets, 1 / sizes)
+        # Repeated for all heads, levels and points, because broadcasting along two numbers is slow.
+        cell = 1 / offsets.new_tensor([(w, h) for h, w in spatial_shapes])
+        cells = cell[:, None].expand(*grid[2:], 2).flatten()
+        own = reference.repeat(1, len(cells) // 2)
+        locations = torch.addcmul(own, offsets, cells).view(*grid, 2)
         sampled = deformable_sampling(values, spatial_shapes, locations, weights)
         return self.output(sampled)  # type: ignore[no-any-return]
