@@ -6,6 +6,7 @@ half. Nothing a question does touches the backbone again.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -187,7 +188,7 @@ class Model:
         begun = time.perf_counter()
         loaded = [load_image(image) for image in images]
         decoded = time.perf_counter()
-        prepared = [self.preprocessing.apply(image) for image in loaded]
+        prepared = [self._prepare(image) for image in loaded]
         ready = time.perf_counter()
         groups: dict[tuple[int, int], list[int]] = {}
         for index, (_, geometry) in enumerate(prepared):
@@ -202,6 +203,19 @@ class Model:
             geometries = [prepared[i][1] for i in members]
             scenes.update(zip(members, self._encode(batch, geometries, shared), strict=True))
         return [scenes[i] for i in range(len(images))]
+
+    def _prepare(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
+        """The network's input; one more slender than a cell of the coarsest stage is padded to a cell."""
+        pixels, geometry = self.preprocessing.apply(image)
+        height, width = (max(side, self._cell) for side in geometry.padded)
+        if (height, width) == geometry.padded:
+            return pixels, geometry
+        bottom, right = height - geometry.padded[0], width - geometry.padded[1]
+        return F.pad(pixels, (0, right, 0, bottom)), dataclasses.replace(geometry, padded=(height, width))
+
+    @cached_property
+    def _cell(self) -> int:
+        return max(stage.stride for stage in self.backbone.trunk.stages.values())
 
     def _encode(
         self, batch: Tensor, geometries: Sequence[Geometry], timing: Mapping[str, float]
