@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
@@ -16,7 +13,8 @@ from torch import Tensor
 from heads.fcclip.config import PUBLISHED, FCCLIPConfig
 from heads.fcclip.model import FCCLIP
 from ovperception.backbones import build_open_clip
-from ovperception.errors import InvalidCheckpoint, MissingFile
+from ovperception.checkpoints import read_state_dict
+from ovperception.errors import InvalidCheckpoint
 
 __all__ = ["ConvertedCheckpoint", "convert", "convert_state", "official_names"]
 
@@ -48,14 +46,15 @@ def convert(path: str | Path, *, seen_words: tuple[str, ...] = ()) -> ConvertedC
     """Read and convert a checkpoint file.
 
     Args:
-        path: A file of `torch.save`: the state dict, or a dict that holds it as ``model`` or ``state_dict``.
+        path: A file of `torch.save`: the state dict, or a dict that holds it as ``model`` or ``state_dict``;
+            or the state dict as ``.safetensors``.
         seen_words: Names and synonyms of the vocabulary it was trained with (the checkpoint does not tell).
 
     Raises:
         MissingFile: There is no such file.
         InvalidCheckpoint: Not a checkpoint, not of FC-CLIP, incomplete, or with something unknown in it.
     """
-    return convert_state(_read(Path(path)), seen_words=seen_words, source=str(path))
+    return convert_state(read_state_dict(Path(path)), seen_words=seen_words, source=str(path))
 
 
 def convert_state(
@@ -184,50 +183,6 @@ def _mask_decoder_modules(config: FCCLIPConfig) -> set[tuple[str, str]]:
             )
         }
     return {(ours, f"predictor.{theirs}") for ours, theirs in pairs}
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise MissingFile("There is no such checkpoint", got=path, expected="a file written by torch.save")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        OSError,
-        UnicodeDecodeError,
-    ) as error:
-        raise InvalidCheckpoint(
-            f"{path.name} cannot be read as weights",
-            expected="a complete file of torch.save that holds tensors and plain containers only",
-            got=f"{type(error).__name__}: {error}",
-            mend="Download it again; a file that needs code to be loaded is refused",
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not content:
-        raise InvalidCheckpoint(
-            f"{path.name} holds no state dict",
-            expected="tensors by name, bare or under 'model' or 'state_dict'",
-            got=type(content).__name__,
-        )
-    wrong = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if wrong:
-        raise InvalidCheckpoint(
-            f"{path.name} holds entries that are no named tensors",
-            expected="tensors by name, bare or under 'model' or 'state_dict'",
-            got=", ".join(wrong[:10]),
-        )
-    return content
 
 
 def _infer_architecture(state: Mapping[str, Tensor], source: str) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heads.fcclip.convert import ConvertedCheckpoint, convert_state, official_names
-from heads.fcclip.convert import convert as convert_pickle
+from heads.fcclip.convert import ConvertedCheckpoint, official_names
+from heads.fcclip.convert import convert as convert_file
 from ovperception.catalogue import CatalogueEntry, entries
 from ovperception.conversion import Companions, Converted
-from ovperception.errors import InvalidCheckpoint
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ovperception.vocabulary import Vocabulary
 
 __all__ = ["convert"]
@@ -36,12 +32,7 @@ def convert(path: Path, *, vocabulary: Vocabulary | None, companions: Companions
     """
     companions.refuse("FC-CLIP")
     words = () if vocabulary is None else tuple(dict.fromkeys(vocabulary.texts))
-    if path.suffix == ".safetensors" and path.is_file():
-        parts = convert_state(_read_safetensors(path), seen_words=words, source=str(path))
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on files that are then refused or checked
-            parts = convert_pickle(path, seen_words=words)
+    parts = convert_file(path, seen_words=words)
     used = {theirs for theirs, _ in official_names(parts.config).values()}
     return Converted(
         about=_published(parts),
@@ -57,19 +48,3 @@ def _published(parts: ConvertedCheckpoint) -> CatalogueEntry:
         if found.head == "fcclip" and found.backbone.startswith(f"open_clip:{parts.backbone_arch}/"):
             return found
     raise AssertionError(parts.backbone_arch)  # every size in PUBLISHED has its entry
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InvalidCheckpoint(
-            f"{path.name} cannot be read as weights",
-            expected="a complete .safetensors file",
-            got=error,
-            mend="Download it again",
-        ) from error
-    return state
