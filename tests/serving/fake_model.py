@@ -63,6 +63,7 @@ class FakeScene:
 
     def _name(self, words, boxes):
         """Every box is of the first class."""
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         if len(boxes) and not (boxes[:, 2:] > boxes[:, :2]).all():
             raise InvalidRegions("A box has no area", field="boxes[0]")
         return Detections(

@@ -201,3 +201,39 @@ def test_background_may_be_a_builtin_list() -> None:
     words = _background("cityscapes_19")
     assert len(words) == 19
     assert any("|" in word for word in words)
+
+
+def test_given_boxes_are_named(folder, server, capfd):
+    (folder / "boxes.json").write_text("[[1, 2, 30, 20.5], [0, 0, 9, 9]]")
+    arguments = ["predict", str(folder / "a.png"), str(folder / "b.jpg"), "--classes", WORDS, "--json"]
+    arguments += ["--boxes", str(folder / "boxes.json")]
+    for where in ([], ["--server", server.address]):
+        assert main([*arguments, *where]) == 0
+        for row in _rows(capfd):
+            assert [d["box"] for d in row["detections"]] == [[1, 2, 30, 20.5], [0, 0, 9, 9]]
+
+
+def test_each_picture_has_its_own_boxes(folder, capfd):
+    boxes = {"a.png": [[1, 2, 30, 20]], str(folder / "b.jpg"): [], "c.webp": "none"}
+    (folder / "boxes.json").write_text(json.dumps(boxes))
+    arguments = ["predict", str(folder), "--classes", WORDS, "--json", "--boxes", str(folder / "boxes.json")]
+    assert main(arguments) == 2
+    rows = [row for row in _rows(capfd) if "detections" in row]
+    assert [len(row["detections"]) for row in rows] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (None, [], "cannot be read"),
+        ("{", [], "is not JSON"),
+        ("7", [], "holds no boxes"),
+        ("[]", ["--task", "semantic"], "to be named"),
+    ],
+)
+def test_boxes_that_cannot_be_used(folder, capfd, text, options, said):
+    if text is not None:
+        (folder / "boxes.json").write_text(text)
+    boxes = ["--boxes", str(folder / "boxes.json")]
+    assert main(["predict", str(folder / "a.png"), "--classes", WORDS, *boxes, *options]) == 2
+    assert said in capfd.readouterr().err
