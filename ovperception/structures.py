@@ -113,7 +113,7 @@ class Detections:
         size: (height, width) of the presented image.
         classes: the K class names asked for; `class_ids` index them.
         boxes: (N, 4) float32 xyxy pixels.
-        scores: (N,) float32, 0-1.
+        scores: (N,) float32, 0-1; beyond 1 by RegionCLIP's published rule alone (`ObjectnessRule`).
         class_ids: (N,) int64.
         masks: N run-length encoded masks of the whole image, or None if the head gives boxes only.
 

@@ -46,10 +46,10 @@ TOLERANCE = {
     "regions": 1e-5,
     "embeddings": 1e-5,
     "logits": 1e-5,
-    "probabilities": 2e-5,
+    "probabilities": 1e-5,
     "deltas": 1e-5,
     "boxes": 1e-5,
-    "scores": 2e-5,
+    "scores": 1e-5,
     "text": 1e-5,
 }
 SIZE = (256, 320)
