@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ovperception.errors import InvalidParameter
-from ovperception.proposals.base import Proposals, Proposer
+from ovperception.proposals.base import Proposals, Proposer, TrainableProposer
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ovperception.backbones.base import BackboneSpec
 
-__all__ = ["KINDS", "Proposals", "Proposer", "build_proposer"]
+__all__ = ["KINDS", "Proposals", "Proposer", "TrainableProposer", "build_proposer"]
 
-KINDS = ("rpn",)
+KINDS = ("rpn", "clip-rpn")
 """What ``settings["kind"]`` may be."""
 
 
@@ -24,7 +24,7 @@ def build_proposer(settings: Mapping[str, Any], backbone: BackboneSpec) -> nn.Mo
 
     Args:
         settings: ``kind`` and what that kind is configured by, in plain JSON types.
-        backbone: whose network input it will see.
+        backbone: whose network input or maps it will see.
 
     Raises:
         InvalidParameter: an unknown kind, or settings that it cannot be built from.
@@ -34,6 +34,10 @@ def build_proposer(settings: Mapping[str, Any], backbone: BackboneSpec) -> nn.Mo
         from ovperception.proposals.rpn import OfflineRPN, RPNSettings
 
         return OfflineRPN(RPNSettings.from_dict(settings), mean=backbone.mean, std=backbone.std)
+    if kind == "clip-rpn":
+        from ovperception.proposals.clip_rpn import ClipRPN, ClipRPNSettings
+
+        return ClipRPN(ClipRPNSettings.from_dict(settings), backbone)
     raise InvalidParameter(
         "No proposer is of this kind", field="proposer.kind", expected=f"one of {', '.join(KINDS)}", got=kind
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_LOG_SCALE", "RATIOS", "cell_anchors", "decode_deltas", "grid_anchors"]
+__all__ = ["MAX_LOG_SCALE", "RATIOS", "cell_anchors", "decode_deltas", "encode_deltas", "grid_anchors"]
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height to width of the anchors of one size."""
@@ -76,3 +76,22 @@ def decode_deltas(
     centres = torch.stack((dx, dy), dim=-1) * sides + centres
     half = 0.5 * (torch.stack((dw, dh), dim=-1).clamp(max=MAX_LOG_SCALE).exp() * sides)
     return torch.cat((centres - half, centres + half), dim=-1)
+
+
+def encode_deltas(
+    boxes: Tensor, targets: Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+) -> Tensor:
+    """What takes one box to another: the inverse of `decode_deltas`, as far as that is not clamped.
+
+    Args:
+        boxes: (..., 4) xyxy, of some area.
+        targets: (..., 4) xyxy, of some area.
+        weights: what each delta is multiplied by.
+
+    Returns:
+        (..., 4) dx, dy, dw, dh.
+    """
+    sides, wanted = boxes[..., 2:] - boxes[..., :2], targets[..., 2:] - targets[..., :2]
+    shift = (targets[..., :2] + 0.5 * wanted) - (boxes[..., :2] + 0.5 * sides)
+    deltas = torch.cat((shift / sides, torch.log(wanted / sides)), dim=-1)
+    return deltas * deltas.new_tensor(weights)

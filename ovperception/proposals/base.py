@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
     from ovperception.backbones.base import Features
 
-__all__ = ["Proposals", "Proposer"]
+__all__ = ["Proposals", "Proposer", "TrainableProposer"]
 
 
 @dataclass(frozen=True)
@@ -39,4 +40,13 @@ class Proposer(Protocol):
 
     def propose(self, features: Features) -> list[Proposals]:
         """The proposals of each of the B images that the features are of; an image may have none."""
+        ...
+
+
+@runtime_checkable
+class TrainableProposer(Proposer, Protocol):
+    """A proposer that knows its own loss."""
+
+    def losses(self, features: Features, boxes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Named losses against the truth: B tensors (N_i, 4), xyxy in pixels of the network input."""
         ...

@@ -92,22 +92,34 @@ def _stage(inputs: int, width: int, blocks: int, *, stride: int) -> nn.Sequentia
 
 
 class FeaturePyramid(nn.Module):
-    """p2..p6 of one width from res2..res5; p6 is every second cell of p5.
+    """p2..p6 of one width from res2..res5, or from fewer stages; the last one is every second cell.
 
     Args:
         channels: of each stage, finest first.
         width: channels of every level.
+        norm_groups: groups of a normalisation after each convolution; 0: none.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 256) -> None:
+    def __init__(self, channels: Sequence[int], width: int = 256, *, norm_groups: int = 0) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
+        self.lateral_norm, self.smooth_norm = (
+            nn.ModuleList(
+                nn.GroupNorm(norm_groups, width) if norm_groups else nn.Identity() for _ in channels
+            )
+            for _ in range(2)
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps of strides 4..32, each an exact half of the one before -> five levels, finest first."""
-        merged = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        """Maps, each of half the size of the one before -> one level more, finest first."""
+        merged = [
+            norm(lateral(x)) for norm, lateral, x in zip(self.lateral_norm, self.lateral, maps, strict=True)
+        ]
         for index in reversed(range(len(merged) - 1)):
-            merged[index] = merged[index] + F.interpolate(merged[index + 1], scale_factor=2.0, mode="nearest")
-        levels = [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
+            size = merged[index].shape[-2:]
+            merged[index] = merged[index] + F.interpolate(merged[index + 1], size=size, mode="nearest")
+        levels = [
+            norm(smooth(x)) for norm, smooth, x in zip(self.smooth_norm, self.smooth, merged, strict=True)
+        ]
         return [*levels, F.max_pool2d(levels[-1], 1, 2)]

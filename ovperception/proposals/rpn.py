@@ -8,19 +8,20 @@ with large-scale jitter).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from ovperception.backbones.base import Features
 from ovperception.errors import InvalidParameter
-from ovperception.proposals.anchors import RATIOS, cell_anchors, decode_deltas, grid_anchors
+from ovperception.proposals.anchors import RATIOS, cell_anchors
 from ovperception.proposals.base import Proposals
 from ovperception.proposals.resnet50 import FeaturePyramid, ResNet50
+from ovperception.proposals.rpn_head import RPNHead, flatten_outputs, select_proposals
+from ovperception.proposals.settings import check_counts, check_overlap, read_settings
 
 __all__ = ["OfflineRPN", "RPNSettings", "RPNVariant"]
 
@@ -59,19 +60,10 @@ class RPNSettings:
                 expected=f"one of {', '.join(get_args(RPNVariant))}",
                 got=self.variant,
             )
-        if isinstance(self.nms_iou, bool | str) or not 0 <= self.nms_iou <= 1:
-            raise InvalidParameter(
-                "nms_iou is out of range",
-                field="proposer.nms_iou",
-                expected="a number from 0 to 1",
-                got=self.nms_iou,
-            )
-        for name in ("pre_nms_top_k", "post_nms_top_k"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidParameter(
-                    f"{name} is out of range", field=f"proposer.{name}", expected="1 or more", got=value
-                )
+        check_overlap("nms_iou", self.nms_iou)
+        if self.pre_nms_top_k is not None:
+            check_counts(pre_nms_top_k=self.pre_nms_top_k)
+        check_counts(post_nms_top_k=self.post_nms_top_k)
 
     @property
     def candidates(self) -> int:
@@ -91,37 +83,7 @@ class RPNSettings:
         Raises:
             InvalidParameter: an unknown setting, or one out of its range.
         """
-        known = tuple(f.name for f in fields(cls))
-        if unknown := sorted(set(settings) - set(known)):
-            raise InvalidParameter(
-                "Unknown settings of a proposer",
-                field="proposer",
-                expected=", ".join(known),
-                got=", ".join(unknown),
-            )
-        return cls(**settings)
-
-
-class RPNHead(nn.Module):
-    """Objectness and box differences of every anchor of every level, by the same convolutions.
-
-    Args:
-        channels: of the levels.
-        anchors: A, anchors a cell.
-        depth: 3x3 convolutions before the two outputs.
-    """
-
-    def __init__(self, channels: int, *, anchors: int, depth: int) -> None:
-        super().__init__()
-        self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth))
-        self.objectness = nn.Conv2d(channels, anchors, 1)
-        self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
-
-    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> (B, A, h, w) logits and (B, 4 A, h, w) dx, dy, dw, dh of each anchor."""
-        for convolution in self.hidden:
-            level = F.relu(convolution(level))
-        return self.objectness(level), self.deltas(level)
+        return read_settings(cls, settings)
 
 
 class OfflineRPN(nn.Module):
@@ -213,29 +175,14 @@ class OfflineRPN(nn.Module):
             outputs: of `RPNHead`, level by level.
             size: (height, width) that boxes are clipped to.
         """
-        boxes, scores, owners = [], [], []
-        for number, (logits, deltas) in enumerate(outputs):
-            cells = self.get_buffer(f"_cells{number}")
-            anchors = grid_anchors(cells, (logits.shape[2], logits.shape[3]), self.strides[number])
-            flat = logits.permute(0, 2, 3, 1).flatten(1)  # (B, h w A)
-            apart = deltas.unflatten(1, (len(cells), 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)  # (B, h w A, 4)
-            best, index = flat.topk(min(self.settings.candidates, flat.shape[1]))
-            chosen = apart.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(decode_deltas(anchors[index], chosen))
-            scores.append(best)
-            owners.append(torch.full_like(index[0], number))
-        owner = torch.cat(owners)
-        return [
-            self._suppress(*image, owner, size)
-            for image in zip(torch.cat(boxes, 1), torch.cat(scores, 1), strict=True)
+        levels = [
+            flatten_outputs(logits, deltas, self.get_buffer(f"_cells{number}"), self.strides[number])
+            for number, (logits, deltas) in enumerate(outputs)
         ]
-
-    def _suppress(self, boxes: Tensor, scores: Tensor, level: Tensor, size: tuple[int, int]) -> Proposals:
-        finite = boxes.isfinite().all(1) & scores.isfinite()
-        height, width = size
-        x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
-        boxes = torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=1)
-        kept = finite & (boxes[:, 2:] > boxes[:, :2]).all(1)
-        boxes, scores, level = boxes[kept], scores[kept], level[kept]
-        best = batched_nms(boxes, scores, level, self.settings.nms_iou)[: self.settings.post_nms_top_k]
-        return Proposals(boxes=boxes[best], objectness=scores[best])
+        return select_proposals(
+            levels,
+            size,
+            candidates=self.settings.candidates,
+            nms_iou=self.settings.nms_iou,
+            limit=self.settings.post_nms_top_k,
+        )
