@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from heads.regionclip.config import RegionCLIPConfig
+from heads.regionclip.losses import LossSettings, box_regression_loss, sample_regions
 from heads.regionclip.mask_head import MaskHead
-from ovperception.errors import InvalidParameter
+from ovperception.errors import InvalidParameter, Unsupported
 from ovperception.head import BoxScores, Encoding, RegionEncoding, Task
-from ovperception.proposals import Proposer, build_proposer
+from ovperception.proposals import Proposer, TrainableProposer, build_proposer
 from ovperception.proposals.anchors import decode_deltas
 
 if TYPE_CHECKING:
     from ovperception.backbones.base import Backbone, BackboneSpec, Features
     from ovperception.text import TextClassifier
+    from ovperception.training.targets import Targets
 
 __all__ = ["RegionCLIP"]
 
@@ -38,6 +40,7 @@ class RegionCLIP(nn.Module):
         super().__init__()
         self.config = config
         self.proposer = proposer
+        self.loss_settings = LossSettings()
         self.bbox_pred = nn.Linear(config.embed_dim, 4) if config.box_deltas else None
         self.mask_head = MaskHead(config.region_channels, config.mask_channels) if config.masks else None
         if self.bbox_pred is not None:
@@ -56,7 +59,11 @@ class RegionCLIP(nn.Module):
             InvalidParameter: An unknown setting, or one that no head can be built from.
         """
         last = list(backbone.stages.values())[-1]
-        facts: dict[str, Any] = {"embed_dim": backbone.embed_dim, "region_channels": last.channels}
+        facts: dict[str, Any] = {
+            "embed_dim": backbone.embed_dim,
+            "region_channels": last.channels,
+            "temperature": 1 / backbone.logit_scale,
+        }
         config = RegionCLIPConfig.from_dict(facts | dict(settings))
         if config.embed_dim != backbone.embed_dim:
             raise InvalidParameter(
@@ -140,6 +147,60 @@ class RegionCLIP(nn.Module):
         if self.bbox_pred is None:
             return boxes
         return decode_deltas(boxes.float(), self.bbox_pred(embeddings), self.config.delta_weights)
+
+    def losses(
+        self, backbone: Backbone, features: Features, targets: list[Targets], text: TextClassifier
+    ) -> dict[str, Tensor]:
+        """Named, weighted losses of a batch for what can be trained on a frozen backbone.
+
+        That is the proposer, if it knows its loss, and the deltas. The names of regions are not among it: the
+        classifier is the text, and the embeddings are the backbone's own.
+
+        Args:
+            backbone: Embeds the regions.
+            features: Maps of B images.
+            targets: B truths; stuff among them is no object.
+            text: Whose vocabulary tells things from stuff.
+
+        Raises:
+            Unsupported: Nothing of this head can be trained so.
+        """
+        thing = torch.tensor([c.is_thing for c in text.vocabulary.classes])
+        truth = [t.boxes[thing.to(t.class_ids.device)[t.class_ids]] for t in targets]
+        found: dict[str, Tensor] = {}
+        if isinstance(self.proposer, TrainableProposer):
+            found |= self.proposer.losses(features, truth)
+        if self.bbox_pred is not None:
+            found["box"] = self._box_loss(backbone, features, truth)
+        if not found:
+            raise Unsupported(
+                "Nothing of this RegionCLIP head can be trained on a frozen backbone",
+                field="settings",
+                expected='a proposer that learns, such as {"kind": "clip-rpn"}, or box_deltas',
+            )
+        return found
+
+    def _box_loss(self, backbone: Backbone, features: Features, truth: Sequence[Tensor]) -> Tensor:
+        assert self.bbox_pred is not None
+        with torch.no_grad():
+            proposed = [] if self.proposer is None else cast("Proposer", self.proposer).propose(features)
+            nothing = truth[0].new_zeros(0, 4)
+            sampled = [
+                sample_regions(proposed[i].boxes if proposed else nothing, boxes, self.loss_settings)
+                for i, boxes in enumerate(truth)
+            ]
+            embeddings = backbone.embed_boxes(features, [s.boxes for s in sampled])
+        targets = [
+            boxes[s.objects] if len(boxes) else s.boxes for s, boxes in zip(sampled, truth, strict=True)
+        ]
+        loss = box_regression_loss(
+            self.bbox_pred(embeddings),
+            torch.cat([s.boxes for s in sampled]),
+            torch.cat(targets),
+            torch.cat([s.objects for s in sampled]) >= 0,
+            weights=self.config.delta_weights,
+        )
+        return self.loss_settings.box_weight * loss
 
     def class_logits(self, embeddings: Tensor, text: TextClassifier) -> Tensor:
         """Cosine similarities over the temperature, the background's last.
