@@ -56,7 +56,8 @@ def evaluate(
     """Measure a model, base and novel classes apart.
 
     On "scenes", the built-in procedural world, nothing is downloaded and the same options give the same
-    numbers: zero-shot accuracy of crops, COCO AP of boxes and masks, mIoU, PQ, and the time of each question.
+    numbers: zero-shot accuracy of crops and of true boxes, COCO AP of boxes and masks, mIoU, PQ, and the time
+    of each question.
     """
     if data not in _DATA:
         raise InvalidParameter(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from eval.naming import NamingTally
 from ovperception.datasets.scenes import SceneCategory, SceneSample, render_crop
 from ovperception.vocabulary import Vocabulary
 
@@ -81,8 +82,7 @@ class CropEvaluator:
         self._index = {c.id: i for i, c in enumerate(self._things)}
         self._classifier = model.classifier(vocabulary)
         self._waiting: list[tuple[torch.Tensor, int]] = []
-        self._right = np.zeros(len(self._things), np.int64)
-        self._seen = np.zeros(len(self._things), np.int64)
+        self._tally = NamingTally(self._things)
 
     def add(self, crop: NDArray[np.uint8], category_id: int) -> None:
         """Takes one crop, (h, w, 3) RGB of any size."""
@@ -109,17 +109,9 @@ class CropEvaluator:
         embeddings = F.normalize(self._model.backbone.embed_image(images).float(), dim=-1)
         rows = self._classifier.embeddings.to(embeddings)
         chosen = self._classifier.reduce(embeddings @ rows.T).argmax(dim=1).cpu().numpy()
-        np.add.at(self._seen, truth, 1)
-        np.add.at(self._right, truth[chosen == truth], 1)
+        self._tally.add(truth, chosen)
 
     def metrics(self, name: str) -> dict[str, float | None]:
         """Share of the crops named rightly: ``name``, ``name_base``, ``name_novel``; None without any."""
         self._flush()
-        novel = np.array([c.is_novel for c in self._things], np.bool_)
-        groups = {"": np.ones_like(novel), "_base": ~novel, "_novel": novel}
-        return {
-            f"{name}{suffix}": float(self._right[group].sum() / seen)
-            if (seen := self._seen[group].sum())
-            else None
-            for suffix, group in groups.items()
-        }
+        return self._tally.metrics(name)

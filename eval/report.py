@@ -40,6 +40,12 @@ _RULES = {
         f"cut from the scenes by the true box grown by {CONTEXT:.0%} of its side on each side, every "
         "visible thing however small, squashed to the backbone's size. Share of crops, not mean of classes."
     ),
+    "region": (
+        "Zero-shot naming of the true boxes of things, nothing to be found. `top1`: the nearest name of all "
+        "judged things to the box's embedding, every visible thing however small; share of boxes, not mean "
+        "of classes. `AP50`: the boxes given to the model's region head, its scores judged as in `box`; n/a "
+        "where no head classifies given boxes."
+    ),
     "box": (
         "COCO AP of boxes by pycocotools, generalised: one run with all words, then means over classes of "
         "each part that have ground truth. At most 100 detections an image are asked for, with score "

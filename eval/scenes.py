@@ -22,6 +22,7 @@ import cv2
 from eval.crops import SMALLEST_CROP, CropEvaluator, drawn_crops, scene_crops
 from eval.detection import MAX_DETECTIONS, DetectionEvaluator
 from eval.panoptic_quality import PanopticEvaluator
+from eval.regions import RegionEvaluator
 from eval.semantic import SemanticEvaluator
 from ovperception.datasets.scenes import SPLITS, SceneSample, Split, scene, scene_seed
 from ovperception.datasets.scenes.compose import MIN_SCENE_SIDE
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MEASURES", "Measure", "Metrics", "SceneEvaluation", "evaluate_scenes"]
 
-Measure = Literal["box", "semantic", "panoptic", "crop"]
+Measure = Literal["box", "semantic", "panoptic", "region", "crop"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 Metrics = dict[str, float | None]
 T = TypeVar("T")
@@ -138,13 +139,13 @@ class _Run:
                 raise Unsupported(
                     f"Model {model.name!r} cannot answer {_TASKS[measure]!r}",
                     field="only",
-                    expected=" or ".join(["crop", *(m for m, t in _TASKS.items() if t in model.tasks)]),
+                    expected=" or ".join(m for m in MEASURES if m not in _TASKS or _TASKS[m] in model.tasks),
                     got=measure,
                 )
         self._model = model
         self._settings = settings
         wanted = settings.only or MEASURES
-        self._can = {m for m in wanted if m == "crop" or _TASKS[m] in model.tasks}
+        self._can = {m for m in wanted if m not in _TASKS or _TASKS[m] in model.tasks}
         self._times: dict[str, list[float]] = {}
         self._categories = categories = chosen_categories(settings.words)
         self._vocabulary = scenes_vocabulary(settings.words)
@@ -153,11 +154,16 @@ class _Run:
         self._semantic = SemanticEvaluator(categories) if "semantic" in wanted else None
         self._panoptic = PanopticEvaluator(categories) if "panoptic" in wanted else None
         self._crops = self._namer() if "crop" in wanted else None
+        self._regions = self._region_namer() if "region" in wanted else None
         self._drawn: Metrics = {}
 
     def _namer(self) -> CropEvaluator:
         things = scenes_vocabulary(self._settings.words, stuff=False)
         return CropEvaluator(self._model, self._categories, things)
+
+    def _region_namer(self) -> RegionEvaluator:
+        things = scenes_vocabulary(self._settings.words, stuff=False)
+        return RegionEvaluator(self._model, self._categories, self._vocabulary, things)
 
     def name_drawn_crops(self) -> None:
         """The part that needs no scene."""
@@ -184,6 +190,8 @@ class _Run:
                 lambda: looked.detect(words, score_threshold=0.0, max_detections=MAX_DETECTIONS),
             )
             self._boxes.add(sample, found)
+        if self._regions is not None:
+            self._regions.add(sample, looked)
         if self._semantic is not None and "semantic" in self._can:
             self._semantic.add(
                 sample, self._timed("semantic", lambda: looked.semantic(words, score_threshold=0.0))
@@ -196,7 +204,7 @@ class _Run:
         found: Metrics = {}
         if self._crops is not None:
             found |= self._drawn | self._crops.metrics("crop/top1_scene")
-        for evaluator in (self._boxes, self._semantic, self._panoptic):
+        for evaluator in (self._regions, self._boxes, self._semantic, self._panoptic):
             if evaluator is not None:
                 found |= evaluator.metrics()  # all None where it was shown nothing
         for name in ("text", "encode", "detect", "semantic", "panoptic"):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ovperception.datasets.scenes import SceneSample, load_categories
+from ovperception.errors import Unsupported
 from ovperception.rle import RLE
 from ovperception.structures import Detections, PanopticMap, Segment, SemanticMap
 from ovperception.text import TextClassifier
@@ -20,8 +21,8 @@ _NAMES = {c.id: c.name for c in load_categories()}
 class FakeScene:
     """Answers from the truth, or, if told to lie, with the neighbouring class everywhere."""
 
-    def __init__(self, sample: SceneSample, *, lies: bool, masks: bool) -> None:
-        self.sample, self.lies, self.masks = sample, lies, masks
+    def __init__(self, sample: SceneSample, model: FakeModel, *, lies: bool, masks: bool) -> None:
+        self.sample, self.model, self.lies, self.masks = sample, model, lies, masks
 
     def _class_of(self, category_id: int, vocabulary: Vocabulary) -> int:
         index = vocabulary.names.index(_NAMES[category_id])
@@ -30,18 +31,32 @@ class FakeScene:
     def _known(self, vocabulary: Vocabulary) -> list:
         return [s for s in self.sample.segments if _NAMES[s.category_id] in vocabulary.names]
 
-    def detect(self, vocabulary: Vocabulary, *, score_threshold: float, max_detections: int) -> Detections:
+    def detect(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        score_threshold: float,
+        max_detections: int,
+        boxes: Sequence[tuple[float, ...]] | None = None,
+        masks: bool = True,
+    ) -> Detections:
         assert score_threshold == 0
         # Stuff as well: it is the evaluator's task to drop it.
         found = self._known(vocabulary)[:max_detections]
+        if boxes is not None:
+            found = [s for s in found if s.box in boxes]
         return Detections(
             size=self.sample.panoptic.shape,
             classes=vocabulary.names,
             boxes=np.array([s.box for s in found], np.float32).reshape(-1, 4),
             scores=np.linspace(0.9, 0.1, len(found), dtype=np.float32),
             class_ids=np.array([self._class_of(s.category_id, vocabulary) for s in found], np.int64),
-            masks=tuple(RLE.encode(self.sample.mask(s.id)) for s in found) if self.masks else None,
+            masks=tuple(RLE.encode(self.sample.mask(s.id)) for s in found) if self.masks and masks else None,
         )
+
+    def embed_regions(self, boxes: Sequence[tuple[float, ...]]) -> np.ndarray:
+        named = {s.box: _NAMES[s.category_id] for s in self.sample.things}
+        return self.model.look_like([named[box] for box in boxes]).numpy()
 
     def semantic(self, vocabulary: Vocabulary, *, score_threshold: float) -> SemanticMap:
         assert score_threshold == 0
@@ -77,7 +92,9 @@ class FakeModel:
         lies: bool = False,
         masks: bool = True,
         tasks: Sequence[str] = ("detect", "semantic", "panoptic"),
+        names_boxes: bool = True,
     ) -> None:
+        self._names_boxes = names_boxes
         self.tasks = frozenset(tasks)
         self.spec = SimpleNamespace(
             name="fake", image_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, digest="b" * 64, text_digest="t"
@@ -96,7 +113,7 @@ class FakeModel:
 
     def encode(self, image: np.ndarray) -> FakeScene:
         self.encoded += 1
-        return FakeScene(self._samples[image.tobytes()], lies=self._lies, masks=self._masks)
+        return FakeScene(self._samples[image.tobytes()], self, lies=self._lies, masks=self._masks)
 
     def classifier(self, vocabulary: Vocabulary) -> TextClassifier:
         # The last synonym is the one that fits: taking only the first would be seen.
@@ -109,8 +126,17 @@ class FakeModel:
     def embed_image(self, images: torch.Tensor) -> torch.Tensor:
         assert images.shape[1:] == (3, 16, 16)
         assert -1 <= images.min() < images.max() <= 1
-        rows = torch.tensor([self._rows[_NAMES[next(self._crops)]] for _ in images])
+        return self.look_like([_NAMES[next(self._crops)] for _ in images])
+
+    def look_like(self, names: Sequence[str]) -> torch.Tensor:
+        rows = torch.tensor([self._rows[name] for name in names])
         return F.one_hot((rows + self._lies) % 10_000, max(self._rows.values()) + 2).float()[:, :-1] * 7
+
+    def head_for(self, task: str, *, given_boxes: bool) -> tuple[str, object]:
+        assert given_boxes
+        if task not in self.tasks or not self._names_boxes:
+            raise Unsupported("No head of the fake names boxes")
+        return "fake", self
 
 
 @pytest.fixture

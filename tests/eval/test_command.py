@@ -68,7 +68,7 @@ def test_json_is_what_the_file_says(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--data", "coco"], "one of scenes"),
         (["--images", "0"], "images is too small"),
         (["--model", "nobody"], "no such model"),
-        (["--only", "semantics"], "some of box, semantic, panoptic, crop"),
+        (["--only", "semantics"], "some of box, semantic, panoptic, region, crop"),
         (["--split", "dev"], "dev"),
     ],
 )

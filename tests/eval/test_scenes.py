@@ -42,7 +42,7 @@ def test_the_truth_gets_everything(fake_model: type, samples: list, crops: list)
     assert all(value is None or (type(value) is float and np.isfinite(value)) for value in metrics.values())
     assert all(metrics[f"timing/{k}_ms"] >= 0 for k in ("text", "encode", "detect", "semantic", "panoptic"))
     assert {name.partition("/")[0] for name in metrics} == {
-        *("crop", "box", "segm", "semantic", "panoptic", "timing")
+        *("crop", "region", "box", "segm", "semantic", "panoptic", "timing")
     }
 
 
@@ -80,8 +80,27 @@ def test_what_a_model_cannot_answer_is_null(fake_model: type, samples: list, cro
 
 
 def test_asked_by_name_it_is_an_error(fake_model: type) -> None:
-    with pytest.raises(Unsupported, match=r"cannot answer 'panoptic'.*crop or semantic"):
+    with pytest.raises(Unsupported, match=r"cannot answer 'panoptic'.*semantic or region or crop"):
         evaluate_scenes(fake_model([], tasks=["semantic"]), SceneEvaluation(only=("panoptic",)))
+
+
+def test_true_boxes_are_named_by_any_model(fake_model: type, samples: list) -> None:
+    settings = SceneEvaluation(images=IMAGES, size=SIZE, only=("region",))
+    able, unable = fake_model(samples), fake_model(samples, names_boxes=False)
+    named, nearest = evaluate_scenes(able, settings), evaluate_scenes(unable, settings)
+    assert able.encoded == unable.encoded == IMAGES
+    regions = {f"region/{name}{part}" for name in ("top1", "AP50") for part in ("", "_base", "_novel")}
+    assert qualities(named).keys() == qualities(nearest).keys() == regions
+    for name in regions:
+        assert named[name] == pytest.approx(1)
+        assert nearest[name] == (pytest.approx(1) if "top1" in name else None)
+
+
+def test_true_boxes_of_other_classes_are_not_shown(fake_model: type, samples: list) -> None:
+    settings = SceneEvaluation(images=IMAGES, size=SIZE, words="novel", only=("region",))
+    metrics = evaluate_scenes(fake_model(samples), settings)
+    assert metrics["region/top1"] == metrics["region/AP50_novel"] == pytest.approx(1)
+    assert metrics["region/top1_base"] is metrics["region/AP50_base"] is None
 
 
 def test_crops_alone_need_no_look(fake_model: type, samples: list, crops: list) -> None:
