@@ -1,6 +1,7 @@
 """A model in one file: `.safetensors` weights with a model card in the header.
 
-Tensors are named ``backbone.*`` (absent when the card refers to a backbone by name) and ``head.<name>.*``.
+Tensors are named ``backbone.*`` (absent when the card refers to a backbone by name, or to the one in another
+model's bundle) and ``head.<name>.*``.
 The card is JSON under the metadata key ``ovperception``. Nothing in a bundle can execute.
 """
 
@@ -11,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["BackboneCard", "Bundle", "HeadCard", "ModelCard", "read_bundle", "read_card", "write_bundle"]
 
 _METADATA_KEY = "ovperception"
+_LENT = "bundle:"
 
 
 class _Strict(BaseModel):
@@ -33,7 +35,8 @@ class BackboneCard(_Strict):
     """Which frozen CLIP a model stands on.
 
     Attributes:
-        name: ``open_clip:ARCH[/PRETRAINED]``, or any label when `config` is given.
+        name: ``open_clip:ARCH[/PRETRAINED]``, or any label when `config` is given; ``bundle:MODEL`` for the
+            backbone in another model's bundle, found as `ovperception.load` finds it.
         config: an open_clip configuration for an architecture that open_clip does not list.
         digest: SHA-256 of the weights the heads were trained or published with; empty if not known.
         included: whether the bundle holds the weights; otherwise they are fetched by `name`.
@@ -43,6 +46,16 @@ class BackboneCard(_Strict):
     config: dict[str, Any] | None = None
     digest: str = ""
     included: bool = True
+
+    @property
+    def lender(self) -> str:
+        """The model whose bundle holds the weights; empty if they are here or fetched."""
+        return "" if self.included or not self.name.startswith(_LENT) else self.name.removeprefix(_LENT)
+
+    @classmethod
+    def lent_by(cls, model: str, digest: str) -> Self:
+        """The backbone of another model's bundle, which must have this digest."""
+        return cls(name=f"{_LENT}{model}", digest=digest, included=False)
 
 
 class HeadCard(_Strict):

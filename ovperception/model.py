@@ -366,7 +366,9 @@ def _finds_by_itself(head: Head) -> bool:
 
 def _build_backbone(bundle: Bundle) -> ClipBackbone:
     card = bundle.card.backbone
-    if not card.included:
+    if card.lender:
+        backbone = _borrowed(bundle)
+    elif not card.included:
         backbone = load_backbone(card.name)
     else:
         state = bundle.part("backbone")
@@ -382,9 +384,23 @@ def _build_backbone(bundle: Bundle) -> ClipBackbone:
             "The backbone is not the one the heads were trained on",
             field="backbone",
             expected=f"weights of digest {card.digest[:16]}…",
-            got=f"{backbone.spec.digest[:16]}…",
+            got=f"{backbone.spec.digest[:16]}…" + (f" in {card.lender!r}" if card.lender else ""),
+            mend="Train or convert the bundle again on the backbone that is here now" if card.lender else "",
         )
     return backbone
+
+
+def _borrowed(bundle: Bundle) -> ClipBackbone:
+    card = bundle.card.backbone
+    lender = read_bundle(locate(card.lender))
+    if not lender.card.backbone.included:
+        raise InvalidCheckpoint(
+            f"{bundle.card.name!r} borrows its backbone from {card.lender!r}, which holds none itself",
+            field="backbone",
+            expected="a bundle with the weights of its backbone",
+            got=lender.card.backbone.name,
+        )
+    return _build_backbone(lender)
 
 
 def _build_head(bundle: Bundle, name: str, settings: Mapping[str, Any], spec: BackboneSpec) -> nn.Module:

@@ -249,7 +249,8 @@ def _card_table(found: dict[str, Any]) -> RenderableType:
 
 def _text(key: str, value: Any) -> str:
     if key == "backbone" and isinstance(value, dict):
-        held = "in the bundle" if value["included"] else "fetched by name"
+        lent = value["name"].startswith("bundle:")
+        held = "in the bundle" if value["included"] else "of that model" if lent else "fetched by name"
         return f"{value['name']}, {held}, digest {value['digest'][:16] or 'unknown'}"
     if key == "heads":
         return ", ".join(head["name"] for head in value or ())
