@@ -29,6 +29,7 @@ SHORTER = {
     "ovp eval": ["--images", "1", "--crops", "1", "--size", "128"],
     "ovp train tiny-clip-scenes": ["steps=1", "megapixels=0.2", "workers=0"],
     "ovp train tiny-clip": ["steps=1", "cells=8", "workers=0"],
+    "ovp train tiny-regionclip": ["steps=1", "batch_size=1", "size=64", "workers=0"],
     "ovp train tiny-fcclip": ["steps=1", "batch_size=1", "size=64", "workers=0"],
     "ovp data scenes": ["--images", "2", "--size", "96"],
 }

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ovperception.bundle import BackboneCard, HeadCard, ModelCard, read_bundle, write_bundle
-from ovperception.errors import InvalidCheckpoint, MissingFile, Unsupported
+from ovperception.catalogue import locate
+from ovperception.errors import InvalidCheckpoint, InvalidParameter, MissingFile, Unsupported
 from ovperception.preprocess import Preprocessing
 from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
 
@@ -29,6 +30,8 @@ class HeadRecipe:
         out: folder of the run.
         backbone: weights of the frozen CLIP (`ovp train tiny-clip` writes them).
         config: open_clip configuration of that CLIP.
+        borrow: name of a model whose bundle holds that CLIP already: the bundle of this head refers to it
+            instead of holding it again. Empty: it holds it.
         head: name of the head, as `ovp models` and the entry points spell it.
         settings: the head's own; facts of the backbone are filled in.
         batch_size: scenes in a step.
@@ -44,6 +47,7 @@ class HeadRecipe:
     out: Path
     backbone: Path
     config: Mapping[str, Any]
+    borrow: str = ""
     head: str = "fcclip"
     settings: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing
@@ -169,18 +173,40 @@ def bundle_head(recipe: HeadRecipe, head: Any, path: Path, card: Mapping[str, An
         head: the trained head; its ``config`` is kept on the card.
         path: where to.
         card: further fields of the `ModelCard`.
+
+    Raises:
+        InvalidParameter: the model to borrow from has another backbone.
     """
     backbone = load_trained_clip(recipe.backbone, recipe.config, "tiny")
-    tensors = {f"backbone.{k}": _half(v) for k, v in backbone.model.state_dict().items()}
-    tensors |= {f"head.{recipe.head}.{k}": _half(v) for k, v in head.state_dict().items()}
+    weights = {k: _half(v) for k, v in backbone.model.state_dict().items()}
+    tensors = {f"head.{recipe.head}.{k}": _half(v) for k, v in head.state_dict().items()}
+    if recipe.borrow:
+        described = _borrowed(recipe.borrow, weights)
+    else:
+        described = BackboneCard(name="open_clip:tiny", config=dict(recipe.config))
+        tensors |= {f"backbone.{k}": v for k, v in weights.items()}
     whole = ModelCard(
-        backbone=BackboneCard(name="open_clip:tiny", config=dict(recipe.config)),
+        backbone=described,
         heads=(HeadCard(name=recipe.head, config=head.config.to_dict()),),
         preprocessing=dict(recipe.preprocessing.to_dict()),
         templates=recipe.templates,
         **dict(card),
     )
     return write_bundle(path, whole, tensors)
+
+
+def _borrowed(lender: str, weights: Mapping[str, Tensor]) -> BackboneCard:
+    from ovperception.model import Model
+
+    bundle = read_bundle(locate(lender))
+    theirs = bundle.part("backbone")
+    if theirs.keys() != weights.keys() or any(not v.equal(theirs[k]) for k, v in weights.items()):
+        raise InvalidParameter(
+            f"{lender!r} does not hold the backbone that the head was trained on",
+            field="borrow",
+            mend="Make the bundle of that model from the same CLIP first, or leave `borrow` out",
+        )
+    return BackboneCard.lent_by(lender, Model.from_bundle(bundle).spec.digest)
 
 
 def _half(tensor: Tensor) -> Tensor:

@@ -17,7 +17,15 @@ from ovperception.training.loop import Schedule
 from ovperception.training.mosaics import MosaicSampler
 from ovperception.training.scene_pretraining import ScenePretraining, pretrain_on_scenes
 
-__all__ = ["RECIPES", "Recipe", "tiny_clip", "tiny_clip_scenes", "tiny_fcclip", "with_overrides"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "tiny_clip",
+    "tiny_clip_scenes",
+    "tiny_fcclip",
+    "tiny_regionclip",
+    "with_overrides",
+]
 
 #: What the tiny model is prompted with: the shapes of caption it was trained on.
 TINY_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "{}")
@@ -85,12 +93,46 @@ def tiny_fcclip() -> HeadRecipe:
     )
 
 
+def tiny_regionclip() -> HeadRecipe:
+    """A proposer of 1 M parameters on that CLIP's own maps, from boxes of base classes alone.
+
+    The names come from the frozen CLIP, untouched: its region features, its temperature, no learned deltas.
+    """
+    return dataclasses.replace(
+        tiny_fcclip(),
+        out=Path("runs/tiny-regionclip"),
+        head="regionclip",
+        settings={"proposer": {"kind": "clip-rpn"}},
+        size=(320, 320),
+        objects=(2, 6),
+        large_share=0.4,
+        loss={},
+        schedule=Schedule(steps=3000, learning_rate=1e-3, warmup=60),
+    )
+
+
 def _train_clip(recipe: ContrastiveRecipe) -> Path:
     return train_contrastive(recipe)
 
 
 def _train_clip_on_scenes(recipe: ScenePretraining) -> Path:
     return pretrain_on_scenes(recipe)
+
+
+def _train_regionclip(recipe: HeadRecipe) -> Path:
+    head = train_head(recipe)
+    card = {
+        "name": "tiny-regionclip",
+        "summary": "A CLIP of 7 M parameters and a RegionCLIP head that proposes on the CLIP's own maps, "
+        "trained from nothing on procedural scenes.",
+        "vocabulary": "scenes_base",
+        "background": "scenes",
+        "defaults": {"score_threshold": 0.1, "nms_iou_threshold": 0.5},
+        "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
+        "paper": "https://arxiv.org/abs/2112.09106",
+        "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-regionclip`",
+    }
+    return bundle_head(recipe, head, recipe.out / "tiny-regionclip.safetensors", card)
 
 
 def _train_head(recipe: HeadRecipe) -> Path:
@@ -123,6 +165,11 @@ RECIPES: Mapping[str, Recipe] = {
         summary="FC-CLIP head on the tiny CLIP, base classes only; writes the bundle",
         settings=tiny_fcclip,
         run=_train_head,
+    ),
+    "tiny-regionclip": Recipe(
+        summary="RegionCLIP head on the tiny CLIP: boxes from base classes, names from the frozen CLIP",
+        settings=tiny_regionclip,
+        run=_train_regionclip,
     ),
 }
 

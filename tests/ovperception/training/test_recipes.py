@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from ovperception.cli import app
 from ovperception.errors import InvalidParameter, MissingFile
-from ovperception.training.recipes import RECIPES, tiny_clip, tiny_fcclip, with_overrides
+from ovperception.training.recipes import RECIPES, tiny_clip, tiny_fcclip, tiny_regionclip, with_overrides
 
 
 def test_settings_are_overridden_in_their_own_type() -> None:
@@ -39,6 +39,12 @@ def test_settings_are_overridden_in_their_own_type() -> None:
 def test_bad_overrides_name_the_setting(key: str, value: str) -> None:
     with pytest.raises(InvalidParameter, match=key):
         with_overrides(tiny_clip(), {key: value})
+
+
+def test_region_and_mask_heads_stand_on_one_clip() -> None:
+    masks, boxes = tiny_fcclip(), tiny_regionclip()
+    assert (masks.backbone, masks.config, masks.templates) == (boxes.backbone, boxes.config, boxes.templates)
+    assert masks.out != boxes.out
 
 
 def test_novel_classes_are_kept_from_the_head() -> None:
@@ -71,6 +77,21 @@ def test_the_recipes_run_from_the_command_line_to_a_bundle_that_answers(tmp_path
     scene = model.encode(np.zeros((64, 80, 3), np.uint8))
     assert scene.semantic(["grass", "sky"]).labels.shape == (64, 80)
     assert model.tasks == {"detect", "semantic", "panoptic"}
+
+    boxes = tmp_path / "boxes"
+    words = [f"out={boxes}", f"backbone={scenic / 'clip.safetensors'}", "steps=1", "batch_size=1", "size=64"]
+    fourth = runner.invoke(app, ["train", "tiny-regionclip", *words, "workers=0"])
+    assert fourth.exit_code == 0, fourth.output
+    found = ovperception.load(boxes / "tiny-regionclip.safetensors")
+    assert found.tasks == {"detect"}
+    assert found.spec.digest == model.spec.digest
+    scene = found.encode(np.zeros((64, 80, 3), np.uint8))
+    assert 0 < len(scene.proposals()) <= 200
+    assert scene.detect(["cat"], boxes=[[0, 0, 40, 40]], score_threshold=0).boxes.tolist() == [[0, 0, 40, 40]]
+    # A head cannot borrow a backbone that it was not trained on.
+    fifth = runner.invoke(app, ["train", "tiny-regionclip", *words, "workers=0", "borrow=tiny"])
+    assert isinstance(fifth.exception, InvalidParameter)
+    assert fifth.exception.field == "borrow"
 
 
 def test_a_head_without_its_clip_says_what_to_run_first(tmp_path: Path) -> None:
