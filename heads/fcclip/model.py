@@ -119,7 +119,8 @@ class FCCLIP(nn.Module):
             mask_logits: (B, Q, h, w) of the mask decoder.
             state: (B, Q, dim) of the mask decoder.
         """
-        grid = features[backbone.dense_stage].shape[-2:]
+        height, width = features[backbone.dense_stage].shape[-2:]
+        grid = (height, width)
         inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
         if self.config.cover_small_masks:
             inside |= ~inside.flatten(2).any(-1)[..., None, None] & _most_covered(mask_logits > 0, grid)

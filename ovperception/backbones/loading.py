@@ -21,6 +21,7 @@ from torch import nn
 
 from ovperception.backbones.clip import ClipBackbone, Trunk
 from ovperception.backbones.convnext import ConvNeXtTrunk, is_convnext
+from ovperception.backbones.pyramid import PyramidTrunk
 from ovperception.backbones.resnet import ResNetTrunk
 from ovperception.backbones.text_tower import text_tower
 from ovperception.backbones.tokenizer import TruncatedBPE, as_tokenizer
@@ -42,7 +43,7 @@ COVERED = (
     "convnext (such as convnext_base_w, convnext_large_d_320), resnet (such as RN50, RN50x4), "
     "vit (open_clip's own, such as ViT-B-16, ViT-L-14-336)"
 )
-_EXTRA_KEYS = ("preprocess_cfg", "tokenizer", "custom_text")
+_EXTRA_KEYS = ("preprocess_cfg", "tokenizer", "custom_text", "pyramid")
 _MODEL_KEYS = (
     "embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias",
     "nonscalar_logit_scale",
@@ -107,8 +108,8 @@ def build_open_clip(config: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     Args:
         config: An open_clip model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...), or a
             file of theirs that holds one under ``model_cfg``. Beside it may stand ``preprocess_cfg``
-            (``mean``, ``std``) and ``tokenizer``: ``{"kind": "clip_bpe", "merges": N}``, which needs a
-            ``vocab_size`` of 514 + N.
+            (``mean``, ``std``), ``pyramid`` (see `from_open_clip`), and ``tokenizer``: ``{"kind":
+            "clip_bpe", "merges": N}``, which needs a ``vocab_size`` of 514 + N.
 
     Returns:
         ``open_clip.model.CLIP`` (`CustomTextCLIP` where ``custom_text`` says so) and an open_clip tokenizer.
@@ -162,13 +163,16 @@ def from_open_clip(
         tokenizer: Default: CLIP's, which needs a vocabulary of 49,408.
         mean: Default: what open_clip noted on the model, else OpenAI's.
         std: Likewise.
-        config: The configuration it was built from, kept as `ClipBackbone.config`.
+        config: The configuration it was built from, kept as `ClipBackbone.config`. Its ``pyramid``, a list of
+            factors such as ``[2, 4]``, makes large regions be read from the picture shrunk by one of them.
 
     Raises:
         Unsupported: A family whose dense features are not covered.
         InvalidParameter: No tokenizer given for a vocabulary that is not CLIP's.
     """
     trunk = _trunk(model)
+    if config is not None and config.get("pyramid"):
+        trunk = PyramidTrunk(trunk, config["pyramid"])
     tower = text_tower(model)
     length = int(tower.context_length)
     if tokenizer is None:

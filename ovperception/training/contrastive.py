@@ -32,6 +32,7 @@ TINY_CLIP: dict[str, Any] = {
         "std": [0.26862954, 0.26130258, 0.27577711],
     },
     "tokenizer": {"kind": "clip_bpe", "merges": 6000},
+    "pyramid": [2, 4],  # how its regions are read; the weights know nothing of it
 }
 
 

@@ -7,6 +7,7 @@ of the scene's features is pooled, as a head's mask will.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,10 @@ __all__ = ["CropBatch", "SceneCrops"]
 
 _STRIDE = 32
 _COLOURS = tuple(scenes.COLOURS)
+_SCENE, _CROWD, _VIEWS = 480, (10, 26), 4
+"""Side of a composed scene in pixels, how many things it has, and how many windows of it are shown."""
+_MIN_INSIDE = 0.7
+"""Least share of a rectangle that must lie in a window."""
 _MIN_FILL = 0.35
 """Least share of a rectangle that shows its own object; below it, the caption would not be true of it."""
 
@@ -60,7 +65,9 @@ class SceneCrops:
         native_share: share of the steps that see native crops alone.
         scene_share: share of scenes among the other steps' canvases.
         sides: of a canvas in pixels, and how often it is drawn.
-        enlarged: largest factor that a scene is enlarged by.
+        factors: least and largest factor that a scene is resized by; their logarithm is drawn evenly.
+        sizes: least and largest side, in pixels of the canvas, of what is named; a frozen CLIP with a pyramid
+            never has to name much larger things.
         tiles: sides of a mosaic's tiles in pixels, and how often they are drawn.
         first: step of item 0.
         count: steps to go.
@@ -71,9 +78,10 @@ class SceneCrops:
     native_size: int
     native_share: float
     scene_share: float = 0.6
-    sides: tuple[tuple[int, float], ...] = ((256, 0.35), (384, 0.4), (512, 0.25))
-    enlarged: float = 1.75
-    tiles: tuple[tuple[int, float], ...] = ((64, 0.7), (96, 0.15), (128, 0.15))
+    sides: tuple[tuple[int, float], ...] = ((192, 0.3), (256, 0.45), (384, 0.25))
+    factors: tuple[float, float] = (0.4, 1.75)
+    sizes: tuple[float, float] = (24.0, 100.0)
+    tiles: tuple[tuple[int, float], ...] = ((64, 0.8), (96, 0.2))
     first: int = 0
     count: int
 
@@ -92,8 +100,11 @@ class SceneCrops:
         count = max(2, round(pixels / side**2))
         scenic = min(max(round(count * self.scene_share), 1), count - 1)
         crops = _Crops(side=side)
-        for _ in range(scenic):
-            crops.add(*_scene(rng, side, rng.uniform(1, self.enlarged)))
+        for k in range(scenic):
+            if k % _VIEWS == 0:
+                scene, found = _scene(rng)
+            canvas, seen = self._view(rng, scene, found, side)
+            crops.add(canvas, seen)
         mosaics = MosaicSampler(
             cells=round((count - scenic) * side**2 / self.native_size**2),
             native_size=self.native_size,
@@ -106,6 +117,20 @@ class SceneCrops:
         for canvas, found in _mosaics(rng, mosaics.batch(step), side):
             crops.add(canvas, found)
         return crops.batch(rng)
+
+    def _view(
+        self, rng: np.random.Generator, scene: NDArray[np.uint8], crops: list[_Crop], side: int
+    ) -> tuple[NDArray[np.uint8], list[_Crop]]:
+        """A window of a scene, resized to the side of a canvas, and what can be said of its parts."""
+        least = max(self.factors[0], side / _SCENE)
+        factor = math.exp(rng.uniform(math.log(least), math.log(self.factors[1])))
+        window = min(round(side / factor), _SCENE)
+        top, left = (int(v) for v in rng.integers(0, _SCENE - window + 1, size=2))
+        cut = scene[top : top + window, left : left + window]
+        shrinks = cv2.INTER_AREA if window > side else cv2.INTER_LINEAR
+        canvas = cv2.resize(cut, (side, side), interpolation=shrinks).astype(np.uint8, copy=False)
+        moved = [_windowed(crop, (left, top), window, side / window) for crop in crops]
+        return canvas, [c for c in moved if c and self.sizes[0] <= math.sqrt(_area(c.box)) <= self.sizes[1]]
 
     def _native(self, step: int, count: int) -> CropBatch:
         sampler = MosaicSampler(
@@ -165,20 +190,21 @@ class _Crops:
         )
 
 
-def _scene(rng: np.random.Generator, side: int, factor: float) -> tuple[NDArray[np.uint8], list[_Crop]]:
-    """A canvas that shows a scene enlarged by a factor, and what can be said of its parts."""
-    own = round(side / factor)
-    sample = scenes.render_scene(rng, (own, own), count=(own // 64 + 1, own // 28))
-    canvas = cv2.resize(sample.image, (side, side), interpolation=cv2.INTER_LINEAR)
-    crops = [*_thing_crops(sample), *_stuff_crops(rng, sample)]
-    scale = side / own
-    placed = [_Crop(box=_scaled(c.box, scale), category=c.category, colour=c.colour) for c in crops]
-    return canvas.astype(np.uint8, copy=False), placed
+def _scene(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[_Crop]]:
+    """A scene and what can be said of its parts."""
+    sample = scenes.render_scene(rng, (_SCENE, _SCENE), count=_CROWD)
+    return sample.image, [*_thing_crops(sample), *_stuff_crops(rng, sample)]
 
 
-def _scaled(box: tuple[float, float, float, float], scale: float) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = box
-    return x1 * scale, y1 * scale, x2 * scale, y2 * scale
+def _windowed(crop: _Crop, corner: tuple[int, int], window: int, scale: float) -> _Crop | None:
+    """A crop in a square window of the scene, resized; None if less than most of it is inside."""
+    offset = np.tile(corner, 2)
+    inside = np.clip(np.subtract(crop.box, offset), 0, window)
+    x1, y1, x2, y2 = (float(v) for v in inside * scale)
+    box = (x1, y1, x2, y2)
+    if _area(box) < _MIN_INSIDE * _area(crop.box) * scale**2:
+        return None
+    return _Crop(box=box, category=crop.category, colour=crop.colour)
 
 
 def _mosaics(
@@ -221,12 +247,12 @@ def _thing_crops(sample: scenes.SceneSample) -> list[_Crop]:
 
 
 def _stuff_crops(rng: np.random.Generator, sample: scenes.SceneSample) -> list[_Crop]:
-    """Up to two random squares that show one stuff and little else."""
+    """Up to eight random squares that show one stuff and little else."""
     labels, side = sample.labels, sample.labels.shape[0]
     things = len(scenes.load_categories()) - len(scenes.STUFF_NAMES)
     found: list[_Crop] = []
-    for _ in range(2):
-        size = int(side * rng.uniform(0.15, 0.5))
+    for _ in range(8):
+        size = int(side * rng.uniform(0.08, 0.4))
         top, left = (int(v) for v in rng.integers(0, side - size + 1, size=2))
         counts = np.bincount(labels[top : top + size, left : left + size].ravel())
         category = int(counts.argmax())
@@ -245,10 +271,9 @@ def _cells(rng: np.random.Generator, box: NDArray[np.float32], grid: int) -> NDA
     x1, y1, x2, y2 = box / _STRIDE
     across = np.abs(centres - (x1 + x2) / 2) / (x2 - x1) * 2
     down = np.abs(centres - (y1 + y2) / 2) / (y2 - y1) * 2
+    inside: NDArray[np.bool_] = (across[None] <= 1) & (down[:, None] <= 1)
     if rng.random() < 0.5:
-        inside = (across[None] <= 1) & (down[:, None] <= 1)
-    else:
-        inside = across[None] ** 2 + down[:, None] ** 2 <= 1
+        inside &= across[None] ** 2 + down[:, None] ** 2 <= 1
     if not inside.any():
         inside[down.argmin(), across.argmin()] = True
     return inside

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovperception.datasets import scenes
-from ovperception.training.scene_crops import SceneCrops
+from ovperception.training.scene_crops import SceneCrops, _area, _Crop, _scene, _windowed
 
 MIXED = SceneCrops(seed=0, megapixels=0.3, native_size=64, native_share=0.0, count=8)
 THINGS = len(scenes.load_categories()) - len(scenes.STUFF_NAMES)
@@ -49,18 +49,30 @@ def test_cells_lie_in_their_crop(step: int) -> None:
             assert (ys + 0.5 <= y2).all()
 
 
-def test_a_thing_of_a_scene_is_where_its_crop_says() -> None:
-    """The words of a scene's crop are true of the pixels under it: compared with the scene itself."""
-    from ovperception.training.scene_crops import _scene, _thing_crops
+def test_a_crop_moves_with_its_window() -> None:
+    crop = _Crop(box=(100.0, 50.0, 140.0, 90.0), category=3, colour=2)
+    moved = _windowed(crop, (80, 40), 120, 1.5)
+    assert moved == _Crop(box=(30.0, 15.0, 90.0, 75.0), category=3, colour=2)
+    cut = _windowed(crop, (110, 40), 120, 1.0)
+    assert cut is not None
+    assert cut.box == (0.0, 10.0, 30.0, 50.0)  # three quarters of it are inside
+    assert _windowed(crop, (125, 40), 120, 1.0) is None
 
-    rng = np.random.Generator(np.random.PCG64(5))
-    _, crops = _scene(rng, 384, 1.5)
-    again = scenes.render_scene(np.random.Generator(np.random.PCG64(5)), (256, 256), count=(5, 9))
-    plain = _thing_crops(again)
-    assert len(crops) >= len(plain) > 0
-    for placed, own in zip(crops, plain, strict=False):
-        assert placed.category == own.category
-        assert placed.box == tuple(1.5 * v for v in own.box)
+
+def test_what_is_named_has_a_size_that_can_be_named() -> None:
+    for step in range(3):
+        batch = MIXED[step]
+        sides = np.sqrt(np.prod(batch.boxes[:, 2:] - batch.boxes[:, :2], axis=1))
+        assert sides.min() >= MIXED.sizes[0] - 1e-3
+        assert sides.max() <= MIXED.sizes[1] + 1e-3
+
+
+def test_a_thing_of_a_scene_is_where_its_crop_says() -> None:
+    scene, crops = _scene(np.random.Generator(np.random.PCG64(5)))
+    assert scene.shape == (480, 480, 3)
+    again = scenes.render_scene(np.random.Generator(np.random.PCG64(5)), (480, 480), count=(10, 26))
+    seen = {(s.category_id, s.box) for s in again.things if s.area >= 0.35 * _area(s.box)}
+    assert {(c.category, c.box) for c in crops if c.category <= THINGS} == seen
 
 
 def test_native_crops_are_their_own_canvas() -> None:
