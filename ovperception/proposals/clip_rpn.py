@@ -51,7 +51,7 @@ class ClipRPNSettings:
         width: channels of the pyramid.
         depth: 3x3 convolutions before the outputs.
         scales: side of the square anchors of a level, in strides.
-        nms_iou: of two boxes of one level that overlap more than this, the likelier stays.
+        nms_iou: of two boxes that overlap more than this, the likelier stays.
         pre_nms_top_k: boxes of a level that go into suppression.
         post_nms_top_k: boxes of an image that come out of it; each costs its region's embedding.
         positive_iou: an anchor that overlaps an object this much shall find it.
@@ -160,6 +160,7 @@ class ClipRPN(nn.Module):
             candidates=self.settings.pre_nms_top_k,
             nms_iou=self.settings.nms_iou,
             limit=self.settings.post_nms_top_k,
+            across_levels=True,
         )
 
     def outputs(self, features: Features) -> list[AnchorOutputs]:

@@ -79,15 +79,17 @@ def select_proposals(
     candidates: int,
     nms_iou: float,
     limit: int,
+    across_levels: bool = False,
 ) -> list[Proposals]:
-    """Decode, clip, suppress within each level.
+    """Decode, clip, suppress.
 
     Args:
         levels: of one pyramid.
         size: (height, width) that boxes are clipped to.
         candidates: boxes of a level that go into suppression.
-        nms_iou: of two boxes of one level that overlap more than this, the likelier stays.
+        nms_iou: of two boxes that overlap more than this, the likelier stays.
         limit: boxes of an image that come out of it.
+        across_levels: whether boxes of different levels suppress each other, too.
 
     Returns:
         B times boxes within the image and of some area, likeliest first.
@@ -98,7 +100,7 @@ def select_proposals(
         chosen = level.deltas.gather(1, index[..., None].expand(-1, -1, 4))
         boxes.append(decode_deltas(level.anchors[index], chosen))
         scores.append(best)
-        owners.append(torch.full_like(index[0], number))
+        owners.append(torch.full_like(index[0], 0 if across_levels else number))
     owner = torch.cat(owners)
     return [
         _suppressed(*image, owner, size, nms_iou, limit)
