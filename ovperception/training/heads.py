@@ -34,6 +34,8 @@ class HeadRecipe:
             instead of holding it again. Empty: it holds it.
         head: name of the head, as `ovp models` and the entry points spell it.
         settings: the head's own; facts of the backbone are filled in.
+        preprocessing: of training scenes, which come at the size they are drawn at.
+        shortest_edge: to which the finished model resizes pictures besides; None: as `preprocessing` says.
         batch_size: scenes in a step.
         size: (height, width) of the training scenes in pixels.
         objects: fewest and most things in a scene.
@@ -51,6 +53,7 @@ class HeadRecipe:
     head: str = "fcclip"
     settings: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing
+    shortest_edge: int | None = None
     batch_size: int = 8
     size: tuple[int, int] = (256, 256)
     objects: tuple[int, int] = (2, 7)
@@ -185,10 +188,13 @@ def bundle_head(recipe: HeadRecipe, head: Any, path: Path, card: Mapping[str, An
     else:
         described = BackboneCard(name="open_clip:tiny", config=dict(recipe.config))
         tensors |= {f"backbone.{k}": v for k, v in weights.items()}
+    preprocessing = recipe.preprocessing
+    if recipe.shortest_edge is not None:
+        preprocessing = dataclasses.replace(preprocessing, shortest_edge=recipe.shortest_edge)
     whole = ModelCard(
         backbone=described,
         heads=(HeadCard(name=recipe.head, config=head.config.to_dict()),),
-        preprocessing=dict(recipe.preprocessing.to_dict()),
+        preprocessing=dict(preprocessing.to_dict()),
         templates=recipe.templates,
         **dict(card),
     )

@@ -103,6 +103,7 @@ def tiny_regionclip() -> HeadRecipe:
         out=Path("runs/tiny-regionclip"),
         head="regionclip",
         settings={"proposer": {"kind": "clip-rpn"}},
+        shortest_edge=640,
         size=(320, 320),
         objects=(2, 6),
         large_share=0.4,
