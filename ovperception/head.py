@@ -11,7 +11,7 @@ An `Encoding` is a frozen dataclass of tensors whose leading dimension is the ba
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
@@ -37,6 +37,7 @@ __all__ = [
     "Scores",
     "Suppression",
     "Task",
+    "TextPixelScores",
 ]
 
 Task = Literal["detect", "semantic", "panoptic"]
@@ -115,7 +116,8 @@ class PixelEncoding(Encoding):
     """One text-aligned embedding per cell of a grid.
 
     Attributes:
-        embeddings: (B, D, h, w), unit length over D.
+        embeddings: (B, D, h, w), unit length over D; where several views of the image were averaged
+            (`ovperception.sliding`) the mean of such, which is shorter.
     """
 
     embeddings: Tensor
@@ -173,12 +175,94 @@ class PixelScores:
 
     Attributes:
         logits: (K, h, w).
+        align_corners: Whether the outermost cells lie on the outermost pixels, instead of half a cell inside.
     """
 
     logits: Tensor
+    align_corners: bool = False
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return len(self.logits)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scores are computed."""
+        return self.logits.device
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.logits.shape[1], self.logits.shape[2]
+
+    def cells(self, rows: slice, columns: slice) -> Tensor:
+        """(h', w', K) logits of a part of the grid."""
+        return self.logits[:, rows, columns].permute(1, 2, 0)
 
 
-Scores = MaskScores | BoxScores | PixelScores
+@dataclass(frozen=True, kw_only=True)
+class TextPixelScores:
+    """`PixelScores` of any number of classes that take no memory: made where they are read.
+
+    Attributes:
+        embeddings: (D, h, w) of the pixels.
+        text: K classes.
+        scale: What similarities are multiplied by.
+        align_corners: As of `PixelScores`.
+        refine: What is done to logits (K, h', w') on the grid, zeros around it; None: nothing.
+        reach: How many cells away `refine` looks.
+    """
+
+    embeddings: Tensor
+    text: TextClassifier
+    scale: float
+    align_corners: bool = False
+    refine: Callable[[Tensor], Tensor] | None = None
+    reach: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return len(self.text)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scores are computed."""
+        return self.embeddings.device
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.embeddings.shape[1], self.embeddings.shape[2]
+
+    @property
+    def logits(self) -> Tensor:
+        """(K, h, w), all of them: as much memory as that takes."""
+        height, width = self.grid
+        return self.cells(slice(0, height), slice(0, width)).permute(2, 0, 1)
+
+    @property
+    def similarities(self) -> Tensor:
+        """(h, w), the largest inner product of each cell with any row of the text."""
+        rows = self.text.embeddings.to(self.embeddings)
+        return (rows @ self.embeddings.flatten(1)).amax(0).view(self.grid)
+
+    def cells(self, rows: slice, columns: slice) -> Tensor:
+        """(h', w', K) logits of a part of the grid, as they would be cut from the whole."""
+        height, width = self.grid
+        top, left = max(rows.start - self.reach, 0), max(columns.start - self.reach, 0)
+        some = self.embeddings[
+            :, top : min(rows.stop + self.reach, height), left : min(columns.stop + self.reach, width)
+        ].permute(1, 2, 0)  # (h', w', D)
+        logits = self.text.reduce(self.scale * some @ self.text.embeddings.to(some).T)
+        if self.refine is not None:
+            logits = self.refine(logits.permute(2, 0, 1)).permute(1, 2, 0)
+        inner_rows = slice(rows.start - top, rows.stop - top)
+        return logits[inner_rows, columns.start - left : columns.stop - left]
+
+
+Scores = MaskScores | BoxScores | PixelScores | TextPixelScores
 
 
 @runtime_checkable

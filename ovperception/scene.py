@@ -21,15 +21,18 @@ from ovperception.head import (
     Head,
     MaskEncoding,
     MaskScores,
+    PixelEncoding,
     PixelScores,
     RegionEncoding,
     RegionHead,
     Scores,
     Task,
+    TextPixelScores,
 )
 from ovperception.images import Geometry
 from ovperception.postprocess import boxes as box_detections
 from ovperception.postprocess import instances, mask_boxes, panoptic, semantic
+from ovperception.postprocess.resize import Resizer, Window
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.text import TextClassifier
 from ovperception.vocabulary import Vocabulary
@@ -212,7 +215,7 @@ class Scene:
         vocabulary = Vocabulary.from_words(words)
         least = self._unit("score_threshold", score_threshold, 0.0, key="semantic_score_threshold")
         scores = self.scores("semantic", vocabulary)
-        if not isinstance(scores, MaskScores | PixelScores):
+        if not isinstance(scores, MaskScores | PixelScores | TextPixelScores):
             raise Unsupported("This head gives no maps", field="task", got="semantic")
         return semantic(scores, self.geometry, vocabulary, score_threshold=least)
 
@@ -240,8 +243,17 @@ class Scene:
 
     @torch.inference_mode()
     def heatmap(self, text: str) -> NDArray[np.float32]:
-        """(H, W) float32: cosine similarity, -1 to 1, of every place with a text; the backbone's own view."""
+        """(H, W) float32: cosine similarity, -1 to 1, of every place with a text.
+
+        By the embeddings of the head for maps if it has one for each pixel, else the backbone's own view.
+        """
         classifier = self.model.classifier([text])
+        if "semantic" in self.model.tasks:
+            name, head = self.model.head_for("semantic")
+            if isinstance(self._encodings[name], PixelEncoding):
+                scores = head.classify(self._encodings[name], classifier)
+                if isinstance(scores, TextPixelScores):
+                    return _painted(scores, self.geometry)
         dense = self.model.backbone.embed_dense(self._features)[0]  # (D, h, w)
         cells = torch.einsum("td,dhw->thw", classifier.embeddings.to(dense), dense).amax(0)
         height, width = self.geometry.padded
@@ -276,6 +288,13 @@ class Scene:
                 f"{name} is out of range", field=name, expected="a number from 0 to 1", got=value
             )
         return float(value)
+
+
+def _painted(scores: TextPixelScores, geometry: Geometry) -> NDArray[np.float32]:
+    similarities = scores.similarities.float()
+    resizer = Resizer(geometry, scores.grid, scores.device, align_corners=scores.align_corners)
+    height, width = geometry.original
+    return cast("NDArray[np.float32]", resizer.one(similarities, Window(0, height, 0, width)).cpu().numpy())
 
 
 def _asked(scores: Scores, classes: int) -> Scores:

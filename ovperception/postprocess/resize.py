@@ -1,6 +1,6 @@
 """Logits on a network's grid to logits at any pixels of the presented image, without making the whole image.
 
-The references interpolate twice, bilinearly and with ``align_corners=False``: from the grid to the padded
+The references interpolate twice, bilinearly, most with ``align_corners=False``: from the grid to the padded
 network input, which is then cut to the picture, and from there to the presented image. Both steps are linear
 and act on rows and columns alike, so the two together are one small matrix for the rows and one for the
 columns. The matrices come out of torch's own interpolation, so they hold its weights, rounding included.
@@ -26,6 +26,9 @@ _TILE = (32, 64)
 
 _LARGE_TILE = (256, 512)
 """Large enough to keep a GPU busy."""
+
+_MOST = 2**27
+"""Numbers a large tile may hold."""
 
 _ROWS = 64
 
@@ -73,21 +76,35 @@ class Resizer:
         geometry: How the image lies in the network's input.
         grid: (height, width) of the maps, which cover the padded network input.
         device: Where the maps are.
+        align_corners: As of `torch.nn.functional.interpolate`, in both steps.
     """
 
-    def __init__(self, geometry: Geometry, grid: tuple[int, int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        grid: tuple[int, int],
+        device: torch.device | str = "cpu",
+        *,
+        align_corners: bool = False,
+    ) -> None:
         self.size = geometry.original
         self._rows, self._columns = (
-            _axis(cells, padded, resized, original, torch.device(device))
+            _axis(cells, padded, resized, original, torch.device(device), align_corners)
             for cells, padded, resized, original in zip(
                 grid, geometry.padded, geometry.resized, geometry.original, strict=True
             )
         )
 
+    def region(self, window: Window) -> tuple[slice, slice]:
+        """The rows and columns of the grid that a window reads."""
+        return (
+            self._rows.cells(window.top, window.bottom),
+            self._columns.cells(window.left, window.right),
+        )
+
     def cells(self, maps: Tensor, window: Window) -> Tensor:
         """A view (h', w', N) of what a window reads of (h, w, N) maps; its extremes bound the window's."""
-        rows = self._rows.cells(window.top, window.bottom)
-        return maps[rows, self._columns.cells(window.left, window.right)]
+        return maps[self.region(window)]
 
     def expand(self, cells: Tensor, window: Window) -> Tensor:
         """What `cells` gave -> (pixels of the window, N)."""
@@ -120,12 +137,15 @@ class Resizer:
 
 
 @lru_cache(maxsize=16)
-def _axis(cells: int, padded: int, resized: int, original: int, device: torch.device) -> _Axis:
+def _axis(
+    cells: int, padded: int, resized: int, original: int, device: torch.device, align_corners: bool
+) -> _Axis:
     # Cached tensors must be ordinary ones, wherever the first caller stands.
     with torch.inference_mode(False), torch.no_grad():
         unit = torch.eye(cells)[None, :, None]  # (1, cells, 1, cells): a one-row image a cell
-        inner = F.interpolate(unit, size=(1, padded), mode="bilinear", align_corners=False)
-        outer = F.interpolate(inner[..., :resized], size=(1, original), mode="bilinear", align_corners=False)
+        inner = F.interpolate(unit, size=(1, padded), mode="bilinear", align_corners=align_corners)
+        cut = inner[..., :resized]
+        outer = F.interpolate(cut, size=(1, original), mode="bilinear", align_corners=align_corners)
         weights = outer[0, :, 0].T.contiguous()
         used = weights != 0
         first = used.int().argmax(dim=1)
@@ -133,10 +153,12 @@ def _axis(cells: int, padded: int, resized: int, original: int, device: torch.de
         return _Axis(weights.to(device), tuple(first.tolist()), tuple(last.tolist()))
 
 
-def tiles(size: tuple[int, int], device: torch.device | str = "cpu") -> Iterator[Window]:
-    """Cut an image into windows, twice as wide as high, of a size that suits the device."""
+def tiles(size: tuple[int, int], device: torch.device | str = "cpu", *, maps: int = 1) -> Iterator[Window]:
+    """Cut an image into windows, twice as wide as high, of a size that suits the device and many maps."""
     height, width = size
     rows, columns = _TILE if torch.device(device).type == "cpu" else _LARGE_TILE
+    while rows > _TILE[0] and rows * columns * maps > _MOST:
+        rows, columns = rows // 2, columns // 2
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield Window(top, min(top + rows, height), left, min(left + columns, width))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ovperception.errors import InvalidParameter
-from ovperception.head import MaskScores, PixelScores
+from ovperception.head import MaskScores, PixelScores, TextPixelScores
 from ovperception.images import Geometry
 from ovperception.postprocess.checks import check_classes, check_unit
 from ovperception.postprocess.resize import Resizer, Window, tiles
@@ -21,10 +23,13 @@ __all__ = ["semantic"]
 _NEGLIGIBLE = 1e-6
 """What leaving queries out of a tile may change in any class score of it."""
 
+_CLASSES = 1024
+"""Classes whose logits a tile holds at full resolution at once."""
+
 
 @torch.inference_mode()
 def semantic(
-    scores: MaskScores | PixelScores,
+    scores: MaskScores | PixelScores | TextPixelScores,
     geometry: Geometry,
     vocabulary: Vocabulary,
     *,
@@ -34,7 +39,8 @@ def semantic(
 
     Masks vote with their class probabilities, weighed by how sure the mask is of the pixel (MaskFormer,
     arXiv:2107.06278, equation 3); the sums are not normalised. Pixel logits are resized as logits; their
-    score is the softmax over the classes.
+    score is the softmax over the classes. Memory is bounded by the picture and one tile of it, whatever the
+    number of classes.
 
     Args:
         scores: One image's.
@@ -47,33 +53,61 @@ def semantic(
     """
     check_unit(score_threshold=score_threshold)
     if isinstance(scores, MaskScores):
-        classes, grids = scores.probabilities.shape[1] - 1, scores.mask_logits
-    elif isinstance(scores, PixelScores):
-        classes, grids = len(scores.logits), scores.logits
+        classes, device = scores.probabilities.shape[1] - 1, scores.mask_logits.device
+        judge = _votes(scores, geometry)
+    elif isinstance(scores, PixelScores | TextPixelScores):
+        classes, device = scores.classes, scores.device
+        judge = _logits(scores, geometry)
     else:
         raise InvalidParameter("Boxes cannot be made a map", got=type(scores).__name__)
     check_classes(classes, vocabulary)
-    maps = grids.permute(1, 2, 0).contiguous()
-    resizer = Resizer(geometry, (maps.shape[0], maps.shape[1]), maps.device)
-    weights = _padded(scores.probabilities[:, :-1]) if isinstance(scores, MaskScores) else None
-    strongest = maps.new_zeros(0) if weights is None else weights.amax(dim=1)
     labels = np.empty(geometry.original, np.int32)
     best = np.empty(geometry.original, np.float32)
-    for window in tiles(geometry.original, maps.device):
-        cells = resizer.cells(maps, window)
-        if weights is None:
-            logits = resizer.expand(cells, window)
-            found = highest(logits)
-            values = (logits.gather(1, found)[:, 0] - logits.logsumexp(dim=1)).exp()
-        else:
-            votes = _vote(weights, strongest, cells, resizer, window)
-            found = highest(votes)  # never the padding: no vote is below its zeros, and the first one counts
-            values = votes.gather(1, found)
+    for window in tiles(geometry.original, device, maps=classes):
+        found, values = judge(window)
         area = np.s_[window.top : window.bottom, window.left : window.right]
         labels[area] = found.view(window.size).cpu().numpy()
         best[area] = values.view(window.size).cpu().numpy()
     labels[best < score_threshold] = -1
     return SemanticMap(classes=vocabulary.names, labels=labels, scores=best)
+
+
+_Judge = Callable[[Window], tuple[Tensor, Tensor]]
+"""A window to (pixels, 1) class ids and their scores."""
+
+
+def _votes(scores: MaskScores, geometry: Geometry) -> _Judge:
+    maps = scores.mask_logits.permute(1, 2, 0).contiguous()
+    resizer = Resizer(geometry, (maps.shape[0], maps.shape[1]), maps.device)
+    weights = _padded(scores.probabilities[:, :-1])
+    strongest = weights.amax(dim=1)
+
+    def judge(window: Window) -> tuple[Tensor, Tensor]:
+        votes = _vote(weights, strongest, resizer.cells(maps, window), resizer, window)
+        found = highest(votes)  # never the padding: no vote is below its zeros, and the first one counts
+        return found, votes.gather(1, found)
+
+    return judge
+
+
+def _logits(scores: PixelScores | TextPixelScores, geometry: Geometry) -> _Judge:
+    resizer = Resizer(geometry, scores.grid, scores.device, align_corners=scores.align_corners)
+
+    def judge(window: Window) -> tuple[Tensor, Tensor]:
+        cells = scores.cells(*resizer.region(window))
+        logits = resizer.expand(cells[..., :_CLASSES], window)
+        winner = highest(logits)
+        best, total = logits.gather(1, winner), logits.logsumexp(dim=1, keepdim=True)
+        for start in range(_CLASSES, scores.classes, _CLASSES):
+            logits = resizer.expand(cells[..., start : start + _CLASSES], window)
+            found = highest(logits)
+            value = logits.gather(1, found)
+            winner = torch.where(value > best, found + start, winner)  # the first of equals stays
+            best = torch.maximum(best, value)
+            total = torch.logaddexp(total, logits.logsumexp(dim=1, keepdim=True))
+        return winner, (best - total).exp()
+
+    return judge
 
 
 def _padded(weights: Tensor) -> Tensor:
