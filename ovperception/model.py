@@ -215,7 +215,7 @@ class Model:
 
     @cached_property
     def _cell(self) -> int:
-        return max(stage.stride for stage in self.backbone.trunk.stages.values())
+        return max((stage.stride for stage in self.backbone.trunk.stages.values()), default=1)
 
     def _encode(
         self, batch: Tensor, geometries: Sequence[Geometry], timing: Mapping[str, float]

@@ -27,7 +27,7 @@ class BackboneSpec:
 
     Attributes:
         name: ``open_clip:ARCH/PRETRAINED``, or ``open_clip:ARCH`` when the weights came from a file.
-        family: ``convnext``, ``resnet`` or ``vit``.
+        family: ``convnext``, ``resnet``, ``vit``, or ``text`` where there is no image tower.
         digest: SHA-256 (hex) over the names, shapes, dtypes and bytes of all weights, both towers.
         text_digest: the same over what the text embeddings depend on alone: text tower, tokenizer, context.
         stages: name -> channels and stride, finest first; the last one is what `embed_dense` reads.

@@ -182,7 +182,7 @@ class ClipBackbone(nn.Module):
         Raises:
             InvalidImage: Not (B, 3, H, W), or smaller than one cell of the coarsest stage.
         """
-        cell = max(stage.stride for stage in self.trunk.stages.values())
+        cell = max((stage.stride for stage in self.trunk.stages.values()), default=1)
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < cell:
             raise InvalidImage(
                 "The backbone cannot run on this batch",
@@ -214,6 +214,8 @@ class ClipBackbone(nn.Module):
         Raises:
             InvalidRegions: `masks` is not on the grid.
         """
+        if not self.trunk.stages:
+            return self.trunk.embed_masks(features.maps, masks)  # which says why not
         dense = features[self.dense_stage]
         if masks.ndim != 4 or masks.shape[0] != dense.shape[0] or masks.shape[2:] != dense.shape[2:]:
             raise InvalidRegions(
@@ -237,6 +239,8 @@ class ClipBackbone(nn.Module):
         Raises:
             InvalidRegions: Not one (N, 4) tensor per image.
         """
+        if not self.trunk.stages:
+            return self.trunk.embed_boxes(features.maps, boxes)  # which says why not
         _check_boxes(boxes, len(next(iter(features.maps.values()))))
         return self.trunk.embed_boxes(features.maps, boxes).float()
 
@@ -254,13 +258,13 @@ class ClipBackbone(nn.Module):
             InvalidRegions: Not one (N, 4) tensor per image.
             Unsupported: The family pools boxes without running a stage on each.
         """
-        _check_boxes(boxes, len(next(iter(features.maps.values()))))
         if not isinstance(self.trunk, _RegionTrunk):
             raise Unsupported(
                 f"A backbone of the family {self.trunk.family!r} runs no stage on single boxes",
                 field="backbone",
                 expected="a ModifiedResNet, such as open_clip:RN50",
             )
+        _check_boxes(boxes, len(next(iter(features.maps.values()))))
         return (some.float() for some in self.trunk.box_maps(features.maps, boxes))
 
     def embed_image(self, images: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ovperception.backbones.clip import ClipBackbone, Trunk
 from ovperception.backbones.convnext import ConvNeXtTrunk, is_convnext
 from ovperception.backbones.pyramid import PyramidTrunk
 from ovperception.backbones.resnet import ResNetTrunk
+from ovperception.backbones.text_only import NoImageTower, TextOnlyTrunk
 from ovperception.backbones.text_tower import text_tower
 from ovperception.backbones.tokenizer import TruncatedBPE, as_tokenizer
 from ovperception.backbones.vit import ViTTrunk
@@ -43,7 +44,7 @@ COVERED = (
     "convnext (such as convnext_base_w, convnext_large_d_320), resnet (such as RN50, RN50x4), "
     "vit (open_clip's own, such as ViT-B-16, ViT-L-14-336)"
 )
-_EXTRA_KEYS = ("preprocess_cfg", "tokenizer", "custom_text", "pyramid")
+_EXTRA_KEYS = ("preprocess_cfg", "tokenizer", "custom_text", "pyramid", "image_tower")
 _MODEL_KEYS = (
     "embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale", "init_logit_bias",
     "nonscalar_logit_scale",
@@ -108,8 +109,9 @@ def build_open_clip(config: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     Args:
         config: An open_clip model configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...), or a
             file of theirs that holds one under ``model_cfg``. Beside it may stand ``preprocess_cfg``
-            (``mean``, ``std``), ``pyramid`` (see `from_open_clip`), and ``tokenizer``: ``{"kind":
-            "clip_bpe", "merges": N}``, which needs a ``vocab_size`` of 514 + N.
+            (``mean``, ``std``), ``pyramid`` (see `from_open_clip`), ``image_tower``: false leaves it out
+            (`ovperception.backbones.text_only`), and ``tokenizer``: ``{"kind": "clip_bpe", "merges": N}``,
+            which needs a ``vocab_size`` of 514 + N.
 
     Returns:
         ``open_clip.model.CLIP`` (`CustomTextCLIP` where ``custom_text`` says so) and an open_clip tokenizer.
@@ -135,6 +137,8 @@ def build_open_clip(config: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     tokenizer = _build_tokenizer(text_cfg, merged.get("tokenizer"))
     kind = CustomTextCLIP if merged.get("custom_text") else CLIP
     model: nn.Module = kind(**{k: v for k, v in merged.items() if k in _MODEL_KEYS})
+    if merged.get("image_tower") is False:
+        model.visual = NoImageTower(_image_side(merged["vision_cfg"]))
     preprocess = merged.get("preprocess_cfg") or {}
     open_clip.model.set_model_preprocess_cfg(
         model,
@@ -195,6 +199,11 @@ def from_open_clip(
         std=_three(std or noted.get("std") or open_clip.OPENAI_DATASET_STD),
         config=config,
     )
+
+
+def _image_side(vision_cfg: Mapping[str, Any]) -> int:
+    size = vision_cfg.get("image_size", 224)
+    return int(size if isinstance(size, int) else size[0])
 
 
 def _three(values: Any) -> tuple[float, float, float]:
@@ -344,6 +353,8 @@ def _trunk(model: nn.Module) -> Trunk:
     tower = text_tower(model)
     if not hasattr(tower, "transformer") or not hasattr(tower, "token_embedding"):
         raise _unsupported(f"The text tower {type(tower).__name__}")
+    if isinstance(visual, NoImageTower):
+        return TextOnlyTrunk(visual)
     if isinstance(visual, ModifiedResNet):
         return ResNetTrunk(visual)
     if isinstance(visual, VisionTransformer):
