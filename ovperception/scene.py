@@ -161,7 +161,6 @@ class Scene:
             score_threshold=least,
             max_detections=int(limit),
             iou_threshold=None if math.isnan(overlap) else overlap,
-            min_fragment=self.model.card.defaults.get("min_fragment", 0.0),
         )
         return found if masks else dataclasses.replace(found, masks=None)
 
@@ -197,8 +196,7 @@ class Scene:
         if isinstance(encoding, RegionEncoding):
             found = self.geometry.boxes_to_original(encoding[0].boxes[0].float().cpu().numpy())
             return found[(found[:, 2:] > found[:, :2]).all(1)]
-        fragment = self.model.card.defaults.get("min_fragment", 0.0)
-        return mask_boxes(encoding.mask_logits[0], self.geometry, min_fragment=fragment)
+        return mask_boxes(encoding.mask_logits[0], self.geometry)
 
     @torch.inference_mode()
     def semantic(self, words: Words, *, score_threshold: float | None = None) -> SemanticMap:

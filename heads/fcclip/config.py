@@ -43,10 +43,10 @@ class FCCLIPConfig:
         seen_weight: Weight of the CLIP branch for classes met in training (the paper's alpha).
         unseen_weight: The same for all other classes (beta).
         ensemble_on_valid_mask: Leave the CLIP branch out for masks that cover no cell of its grid.
+        min_fragment: Parts of a mask smaller than this share of its largest part are dropped; 0 for none, as
+            in the published heads.
         cover_small_masks: Give a mask that covers no centre of a cell the cell it covers most; the published
             heads leave it without one.
-        box_share: Masks whose box takes up at most this share of the picture are embedded by the box, as
-            RegionCLIP does, instead of by masked pooling; 0 for none, as in the published heads.
         seen_words: Names and synonyms of the training vocabulary; a class is seen if it shares one.
         object_score_threshold: Panoptic: queries at or below it are dropped.
         overlap_threshold: Panoptic: segments of which less than this part stays visible are dropped.
@@ -70,8 +70,8 @@ class FCCLIPConfig:
     seen_weight: float = 0.4
     unseen_weight: float = 0.8
     ensemble_on_valid_mask: bool = False
+    min_fragment: float = 0.0
     cover_small_masks: bool = False
-    box_share: float = 0.0
     seen_words: tuple[str, ...] = ()
     object_score_threshold: float = 0.0
     overlap_threshold: float = 0.8
@@ -115,8 +115,13 @@ class FCCLIPConfig:
                 raise InvalidParameter(
                     f"{name} must be positive", field=name, expected="1 or more", got=getattr(self, name)
                 )
-        shares = ("seen_weight", "unseen_weight", "object_score_threshold", "overlap_threshold", "box_share")
-        for name in shares:
+        for name in (
+            "seen_weight",
+            "unseen_weight",
+            "min_fragment",
+            "object_score_threshold",
+            "overlap_threshold",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidParameter(
                     f"{name} is out of range", field=name, expected="0 to 1", got=getattr(self, name)

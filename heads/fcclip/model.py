@@ -18,16 +18,14 @@ from heads.fcclip.mask_decoder import MaskDecoder
 from heads.fcclip.pixel_decoder import PixelDecoder
 from ovperception.errors import InvalidParameter
 from ovperception.head import Encoding, MaskScores, Task
+from ovperception.postprocess.fragments import drop_fragments
 
 if TYPE_CHECKING:
     from ovperception.backbones.base import Backbone, BackboneSpec, Features
     from ovperception.text import TextClassifier
     from ovperception.training.targets import Targets
 
-__all__ = ["FCCLIP", "FCCLIPEncoding", "mask_boxes"]
-
-_STRAY = 0.01
-"""Share of a mask's cells on each side that its box need not hold: stray ones would stretch it."""
+__all__ = ["FCCLIP", "FCCLIPEncoding"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,8 @@ class FCCLIP(nn.Module):
         self._check(features)
         mask_features, levels = self.pixel_decoder(features.maps)
         mask_logits, state = self.mask_decoder(mask_features, levels)
+        if self.config.min_fragment > 0:
+            mask_logits = drop_fragments(mask_logits, self.config.min_fragment)
         return self.embed(backbone, features, mask_features, mask_logits, state)
 
     def embed(
@@ -127,28 +127,12 @@ class FCCLIP(nn.Module):
         inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
         if self.config.cover_small_masks:
             inside |= ~inside.flatten(2).any(-1)[..., None, None] & _most_covered(mask_logits > 0, grid)
-        regions = backbone.embed_masks(features, inside)
-        valid = inside.flatten(2).any(dim=-1)
-        if self.config.box_share > 0:
-            boxes, boxed = self._boxes(mask_logits, features.image_size)
-            regions[boxed] = backbone.embed_boxes(
-                features, [b[c] for b, c in zip(boxes, boxed, strict=True)]
-            ).to(regions)
-            valid |= boxed
         return FCCLIPEncoding(
             mask_logits=mask_logits,
             query_embeddings=self.query_embedding(mask_features, mask_logits, state),
-            clip_embeddings=F.normalize(regions.float(), dim=-1),
-            valid=valid,
+            clip_embeddings=F.normalize(backbone.embed_masks(features, inside).float(), dim=-1),
+            valid=inside.flatten(2).any(dim=-1),
         )
-
-    def _boxes(self, mask_logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(B, Q, 4) xyxy boxes of the masks, pixels of the network input, and (B, Q) bool: small enough."""
-        shares = mask_boxes(mask_logits > 0)
-        sides = shares[..., 2:] - shares[..., :2]
-        area = sides.prod(-1)
-        boxes = shares * shares.new_tensor((size[1], size[0])).repeat(2)
-        return boxes, (area > 0) & (area <= self.config.box_share)
 
     def forward_layers(self, features: Features) -> Iterator[tuple[Tensor, Tensor]]:
         """For training: what every decoder layer proposes, the last one last.
@@ -235,26 +219,3 @@ def _most_covered(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, Q, H, W) bool -> (B, Q, h, w) bool: the cell a mask covers most; none for an empty mask."""
     covered = F.adaptive_avg_pool2d(masks.float(), grid)
     return (covered == covered.amax((-2, -1), keepdim=True)) & (covered > 0)
-
-
-def mask_boxes(masks: Tensor) -> Tensor:
-    """Boxes around masks, but for the outermost hundredth of a mask's cells on each side.
-
-    Args:
-        masks: (..., H, W) bool.
-
-    Returns:
-        (..., 4) xyxy as shares of width and height; all 0 for an empty mask.
-    """
-    spans = []
-    for axis in (-2, -1):  # what is left over are the columns, then the rows
-        mass = masks.sum(axis).float()
-        reached = mass.cumsum(-1) / mass.sum(-1, keepdim=True).clamp(min=1)
-        inside = (reached > _STRAY) & (reached - mass / mass.sum(-1, keepdim=True).clamp(min=1) < 1 - _STRAY)
-        places = torch.arange(inside.shape[-1], device=masks.device)
-        low = torch.where(inside, places, inside.shape[-1]).amin(-1)
-        high = torch.where(inside, places + 1, 0).amax(-1)
-        empty = ~inside.any(-1)
-        spans.append((low.masked_fill(empty, 0) / inside.shape[-1], high / inside.shape[-1]))
-    (x1, x2), (y1, y2) = spans
-    return torch.stack((x1, y1, x2, y2), dim=-1)

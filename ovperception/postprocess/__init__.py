@@ -5,8 +5,9 @@ there, instances inside their own boxes. Nothing of the size "queries times pixe
 """
 
 from ovperception.postprocess.box_suppression import boxes, soft_nms
+from ovperception.postprocess.fragments import drop_fragments
 from ovperception.postprocess.instance_masks import instances, mask_boxes
 from ovperception.postprocess.panoptic_map import panoptic
 from ovperception.postprocess.semantic_map import semantic
 
-__all__ = ["boxes", "instances", "mask_boxes", "panoptic", "semantic", "soft_nms"]
+__all__ = ["boxes", "drop_fragments", "instances", "mask_boxes", "panoptic", "semantic", "soft_nms"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,6 @@ from ovperception.vocabulary import Vocabulary
 
 __all__ = ["instances", "mask_boxes"]
 
-_OUTSIDE = -10.0  # finite: what is interpolated with it must stay a number
-
 
 @torch.inference_mode()
 def instances(
@@ -33,7 +30,6 @@ def instances(
     max_detections: int = 100,
     things_only: bool = False,
     iou_threshold: float | None = None,
-    min_fragment: float = 0.0,
 ) -> Detections:
     """The masks of the highest class probabilities, one a pair of mask and class.
 
@@ -50,14 +46,11 @@ def instances(
         things_only: Drop stuff, after the best pairs were chosen, as the reference does when it evaluates.
         iou_threshold: Drop a pair whose box overlaps a better one of the same class by more than this, 0-1.
             None: keep all, as the reference does.
-        min_fragment: Drop connected parts of a mask that are smaller than this share of its largest part,
-            0-1: a stray pixel in a far corner spoils a box. 0: keep all, as the reference does.
 
     Raises:
         InvalidParameter: A threshold or count is out of range or the scores are of another number of classes.
     """
     check_unit(score_threshold=score_threshold, iou_threshold=1 if iou_threshold is None else iou_threshold)
-    check_unit(min_fragment=min_fragment)
     check_count("max_detections", max_detections)
     classes = len(vocabulary)
     check_classes(scores.probabilities.shape[1] - 1, vocabulary)
@@ -69,7 +62,7 @@ def instances(
     if things_only:
         keep &= torch.tensor(vocabulary.is_thing, device=keep.device)[labels]
     top, queries, labels = top[keep], queries[keep], labels[keep]
-    cut = _cut_out(scores.mask_logits, queries, geometry, min_fragment)
+    cut = _cut_out(scores.mask_logits, queries, geometry)
     kept = [i for i, q in enumerate(queries.tolist()) if q in cut]
     found = np.array([cut[q].sureness for q in queries[kept].tolist()], np.float32)
     final = top[kept].float().cpu().numpy() * found
@@ -87,19 +80,17 @@ def instances(
 
 
 @torch.inference_mode()
-def mask_boxes(mask_logits: Tensor, geometry: Geometry, *, min_fragment: float = 0.0) -> NDArray[np.float32]:
+def mask_boxes(mask_logits: Tensor, geometry: Geometry) -> NDArray[np.float32]:
     """The boxes of one image's masks, whatever is in them.
 
     Args:
         mask_logits: (Q, h, w), on a grid that covers the padded network input.
         geometry: Of that image.
-        min_fragment: As for `instances`.
 
     Returns:
         (N, 4) xyxy pixels of the presented image, in the order of the masks; masks without a pixel have none.
     """
-    check_unit(min_fragment=min_fragment)
-    cut = _cut_out(mask_logits, torch.arange(len(mask_logits)), geometry, min_fragment)
+    cut = _cut_out(mask_logits, torch.arange(len(mask_logits)), geometry)
     return np.array([cut[q].box for q in sorted(cut)], np.float32).reshape(-1, 4)
 
 
@@ -112,16 +103,12 @@ class _Mask:
         self.rle, self.box, self.sureness = rle, box, sureness
 
 
-def _cut_out(
-    mask_logits: Tensor, queries: Tensor, geometry: Geometry, min_fragment: float
-) -> dict[int, _Mask]:
+def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[int, _Mask]:
     """The masks of the named queries; empty ones are left out."""
     resizer = Resizer(geometry, (mask_logits.shape[-2], mask_logits.shape[-1]), mask_logits.device)
     cut = {}
     for query in queries.unique().tolist():
         logits = mask_logits[query]
-        if min_fragment > 0:
-            logits = _without_fragments(logits, min_fragment)
         window = resizer.extent(logits > 0)
         if not all(window.size):
             continue
@@ -138,18 +125,6 @@ def _cut_out(
         rle = RLE.from_crop(crop, top, left, geometry.original)
         cut[query] = _Mask(rle, box, total / (int(np.count_nonzero(crop)) + 1e-6))
     return cut
-
-
-def _without_fragments(logits: Tensor, share: float) -> Tensor:
-    """(h, w) logits with the connected parts that are too small set outside; cheap on the grid."""
-    inside = (logits > 0).cpu().numpy().astype(np.uint8)
-    count, parts, facts, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
-    if count < 3:  # the outside and one part
-        return logits
-    areas = facts[:, cv2.CC_STAT_AREA]
-    small = areas < share * areas[1:].max()
-    small[0] = False
-    return logits.masked_fill(torch.from_numpy(small[parts]).to(logits.device), _OUTSIDE)
 
 
 def _thresholds(vocabulary: Vocabulary, default: float) -> Tensor:

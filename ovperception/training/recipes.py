@@ -79,6 +79,7 @@ def tiny_fcclip() -> HeadRecipe:
             "decoder_layers": 3,
             "decoder_ffn": 512,
             "cover_small_masks": True,
+            "min_fragment": 0.15,
             "seen_words": scenes_vocabulary("base").texts,
         },
         preprocessing=Preprocessing(mean=mean, std=std, longest_edge=1024),
@@ -98,11 +99,13 @@ def tiny_regionclip() -> HeadRecipe:
 
     The names come from the frozen CLIP, untouched: its region features, its temperature, no learned deltas.
     """
+    from ovperception.proposals.clip_rpn import ClipRPNSettings
+
     return dataclasses.replace(
         tiny_fcclip(),
         out=Path("runs/tiny-regionclip"),
         head="regionclip",
-        settings={"proposer": {"kind": "clip-rpn"}},
+        settings={"proposer": ClipRPNSettings().to_dict()},
         shortest_edge=640,
         size=(320, 320),
         objects=(2, 6),
@@ -128,7 +131,7 @@ def _train_regionclip(recipe: HeadRecipe) -> Path:
         "trained from nothing on procedural scenes.",
         "vocabulary": "scenes_base",
         "background": "scenes",
-        "defaults": {"score_threshold": 0.1, "nms_iou_threshold": 0.5},
+        "defaults": {"score_threshold": 0.4, "nms_iou_threshold": 0.5},
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2112.09106",
         "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-regionclip`",
@@ -143,7 +146,7 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "summary": "A CLIP of 7 M parameters and an FC-CLIP head, trained from nothing on procedural scenes.",
         "vocabulary": "scenes_base",
         "background": "scenes",
-        "defaults": {"score_threshold": 0.1, "nms_iou_threshold": 0.7, "min_fragment": 0.15},
+        "defaults": {"score_threshold": 0.1, "nms_iou_threshold": 0.7},
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2308.02487",
         "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-fcclip`",

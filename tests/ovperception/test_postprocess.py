@@ -16,7 +16,7 @@ from torch import Tensor
 from ovperception.errors import InvalidParameter
 from ovperception.head import BoxRules, BoxScores, MaskScores, PixelScores
 from ovperception.images import Geometry
-from ovperception.postprocess import boxes, instances, panoptic, semantic, soft_nms
+from ovperception.postprocess import boxes, drop_fragments, instances, panoptic, semantic, soft_nms
 from ovperception.postprocess.box_masks import paste
 from ovperception.postprocess.resize import Resizer, Window, tiles
 from ovperception.structures import Detections, PanopticMap
@@ -557,9 +557,10 @@ def test_small_fragments_of_a_mask_are_dropped_when_asked() -> None:
     scores = MaskScores(probabilities=torch.tensor([[0.9, 0.1]]), mask_logits=logits)
     geometry = Geometry(original=(16, 16), resized=(16, 16), padded=(16, 16))
     boxes = [
-        instances(scores, geometry, vocabulary(1), min_fragment=share).boxes.tolist()
+        instances(
+            replace(scores, mask_logits=drop_fragments(logits, share)), geometry, vocabulary(1)
+        ).boxes.tolist()
         for share in (0.0, 0.1, 0.2)
     ]
     assert boxes == [[[2, 2, 15, 15]], [[2, 2, 15, 15]], [[2, 2, 8, 8]]]
-    with pytest.raises(InvalidParameter, match="min_fragment"):
-        instances(scores, geometry, vocabulary(1), min_fragment=float("nan"))
+    assert drop_fragments(logits, 0.1) is logits  # nothing was small enough

@@ -300,14 +300,3 @@ def test_a_small_mask_is_given_the_cell_it_covers_most():
         [[False, False], [False, True]],
         [[False, False], [False, False]],  # an empty mask covers nothing
     ]
-
-
-def test_a_box_holds_its_mask_but_for_strays():
-    from heads.fcclip.model import mask_boxes
-
-    masks = torch.zeros(3, 40, 80, dtype=torch.bool)
-    masks[0, 10:20, 30:60] = True
-    masks[1, 10:30, 20:60] = True
-    masks[1, 39, 79] = True  # one cell of 801 far away
-    expected = torch.tensor([[30 / 80, 0.25, 0.75, 0.5], [0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]])
-    torch.testing.assert_close(mask_boxes(masks), expected)
