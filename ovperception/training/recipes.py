@@ -131,7 +131,7 @@ def _train_regionclip(recipe: HeadRecipe) -> Path:
         "trained from nothing on procedural scenes.",
         "vocabulary": "scenes_base",
         "background": "scenes",
-        "defaults": {"score_threshold": 0.4, "nms_iou_threshold": 0.5},
+        "defaults": {"score_threshold": 0.4, "nms_iou_threshold": 0.4},
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2112.09106",
         "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-regionclip`",
