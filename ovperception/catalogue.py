@@ -33,7 +33,7 @@ __all__ = [
     "pulled_path",
 ]
 
-BUILT_IN = ("tiny",)
+BUILT_IN = ("tiny", "tiny-regionclip")
 """Models whose weights are in the package."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
