@@ -110,8 +110,12 @@ def as_tensor(value: object) -> Tensor | None:
     return value if isinstance(value, torch.Tensor) else None
 
 
+class _Name:
+    """Stands for a class that a checkpoint only names, such as the callbacks of PyTorch Lightning."""
+
+
 def _plain_types() -> list[Any]:
-    """What detectron2's checkpoints may hold beside tensors: arrays, and the counts of a schedule."""
+    """What checkpoints of detectron2 and Lightning may hold beside tensors: arrays, counts, names."""
     import numpy as np
 
     kinds = {type(np.dtype(kind)) for kind in "bBhHiIlLqQefd?"}
@@ -122,4 +126,8 @@ def _plain_types() -> list[Any]:
         (function, f"numpy.core.multiarray.{name}")
         for function, name in ((rebuild, "_reconstruct"), (rebuild_number, "scalar"))
     ]
-    return [rebuild, rebuild_number, np.ndarray, np.dtype, *kinds, *older, collections.Counter]
+    named = [
+        (_Name, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+        (collections.OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
+    ]
+    return [*named, rebuild, rebuild_number, np.ndarray, np.dtype, *kinds, *older, collections.Counter]

@@ -77,6 +77,8 @@ class Converted:
         head_state: the head's state dict.
         backbone_state: the state dict of the open_clip model `about.backbone` names: both towers.
         keys_read: how many of the checkpoint's entries were used.
+        backbone_config: the open_clip configuration to build the backbone from, where its name does not tell
+            all, such as that only the text tower is there.
     """
 
     about: CatalogueEntry
@@ -84,6 +86,7 @@ class Converted:
     head_state: Mapping[str, Tensor]
     backbone_state: Mapping[str, Tensor]
     keys_read: int
+    backbone_config: Mapping[str, Any] | None = None
 
 
 _NONE = Companions()
@@ -199,7 +202,10 @@ def convert_file(
     card = card_for(
         about,
         backbone=BackboneCard(
-            name=about.backbone, digest=_backbone_digest(about.backbone, backbone), included=include_backbone
+            name=about.backbone,
+            config=None if converted.backbone_config is None else dict(converted.backbone_config),
+            digest=_backbone_digest(about.backbone, backbone, converted.backbone_config),
+            included=include_backbone,
         ),
         head_settings=converted.head_settings,
         bundle_name=name,
@@ -252,14 +258,15 @@ def _stored(state: Mapping[str, Tensor], dtype: StoredDtype) -> dict[str, Tensor
     return {k: v.to(wanted) if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _backbone_digest(name: str, state: Mapping[str, Tensor]) -> str:
+def _backbone_digest(name: str, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> str:
     """The digest `BackboneSpec` will have once these weights are loaded in float32."""
     import open_clip
     import torch
 
     from ovperception.backbones import build_open_clip, from_open_clip
 
-    config = open_clip.get_model_config(name.removeprefix("open_clip:").partition("/")[0])
+    if config is None:
+        config = open_clip.get_model_config(name.removeprefix("open_clip:").partition("/")[0])
     with torch.device("meta"):
         model, tokenizer = build_open_clip(config)
     model.load_state_dict(_stored(state, "float32"), assign=True)

@@ -44,23 +44,24 @@ def test_an_entry_refers_only_to_what_exists(found: catalogue.CatalogueEntry) ->
 
     arch, _, tag = found.backbone.removeprefix("open_clip:").partition("/")
     assert arch in open_clip.list_models()
-    # RegionCLIP trained its image towers: they are published nowhere but in its own checkpoints.
-    assert (not tag) == (found.head == "regionclip")
+    # RegionCLIP trained its image towers: they are published nowhere but in its own checkpoints. LSeg's
+    # checkpoint holds the text tower alone.
+    assert (not tag) == (found.head in ("regionclip", "lseg"))
     assert not tag or tag in open_clip.list_pretrained_tags_by_model(arch)
     assert found.head in head_names()
     assert found.format in {p.name for p in entry_points(group="ovperception.converters")}
-    sizes = {"coco_panoptic_133": 133, "ov_coco_48_17": 65, "lvis_v1_1203": 1203}
+    sizes = {"coco_panoptic_133": 133, "ov_coco_48_17": 65, "lvis_v1_1203": 1203, "ade20k_150": 150}
     assert not found.vocabulary or len(Vocabulary.builtin(found.vocabulary)) == sizes[found.vocabulary]
-    assert len(resolve_templates(found.templates)) == (14 if found.head == "fcclip" else 81)
-    assert found.template_rule == ("normalise_each" if found.head == "fcclip" else "raw_mean")
+    templates = {"fcclip": 14, "regionclip": 81, "lseg": 1}
+    assert len(resolve_templates(found.templates)) == templates[found.head]
+    assert found.template_rule == ("raw_mean" if found.head == "regionclip" else "normalise_each")
     assert found.licence
     preprocessing = Preprocessing.from_dict(found.preprocessing)
     assert preprocessing.to_dict() == found.preprocessing
     # fcclip_convnext_large_eval_ade20k.yaml: MIN_SIZE_TEST 800, MAX_SIZE_TEST 1333, SIZE_DIVISIBILITY 32;
-    # RegionCLIP's are the same but for the padding, of which there is none.
-    assert preprocessing.geometry((480, 640)).padded == (
-        (800, 1088) if found.head == "fcclip" else (800, 1067)
-    )
+    # RegionCLIP's are the same but for the padding, of which there is none. LSeg crops 480.
+    padded = {"fcclip": (800, 1088), "regionclip": (800, 1067), "lseg": (480, 640)}
+    assert preprocessing.geometry((480, 640)).padded == padded[found.head]
 
 
 def test_published_scores() -> None:
