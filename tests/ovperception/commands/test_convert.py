@@ -285,7 +285,7 @@ def test_an_unknown_format_lists_the_known(tmp_path: Path, capsys: pytest.Captur
     status, _, err = run(capsys, tmp_path / "c.pth", "--format", "fclip")
     assert status == 2
     assert "fcclip" in err.replace("'fclip'", "")
-    assert format_names() == ("fcclip", "regionclip")
+    assert format_names() == ("fcclip", "lseg", "regionclip")
     with pytest.raises(Unsupported, match="Perhaps you meant 'fcclip'"):
         converter("fclip")
 
