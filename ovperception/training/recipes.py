@@ -57,7 +57,7 @@ def tiny_clip() -> ContrastiveRecipe:
 
 
 def tiny_clip_scenes() -> ScenePretraining:
-    """The image tower of that CLIP, taught to name crops of scenes where they stand."""
+    """That CLIP taught to name crops of scenes where they stand."""
     return ScenePretraining(config=TINY_CLIP, templates=TINY_TEMPLATES)
 
 
@@ -79,14 +79,18 @@ def tiny_fcclip() -> HeadRecipe:
             "decoder_layers": 3,
             "decoder_ffn": 512,
             "cover_small_masks": True,
-            "min_fragment": 0.15,
+            "min_fragment": 0.95,
+            "seen_weight": 0.6,
+            "unseen_weight": 0.8,
             "seen_words": scenes_vocabulary("base").texts,
         },
         preprocessing=Preprocessing(mean=mean, std=std, longest_edge=1024),
+        shortest_edge=640,
         batch_size=4,
         size=(256, 256),
         objects=(2, 5),
-        enlarged=1.5,
+        large_share=0.4,
+        enlarged=1.75,
         loss={"points": 1024},
         schedule=Schedule(steps=2600, learning_rate=5e-4, warmup=60),
         clip_norm=1.0,
@@ -106,10 +110,9 @@ def tiny_regionclip() -> HeadRecipe:
         out=Path("runs/tiny-regionclip"),
         head="regionclip",
         settings={"proposer": ClipRPNSettings().to_dict()},
-        shortest_edge=640,
         size=(320, 320),
         objects=(2, 6),
-        large_share=0.4,
+        enlarged=1.5,
         loss={},
         schedule=Schedule(steps=3000, learning_rate=1e-3, warmup=60),
     )
@@ -146,7 +149,12 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "summary": "A CLIP of 7 M parameters and an FC-CLIP head, trained from nothing on procedural scenes.",
         "vocabulary": "scenes_base",
         "background": "scenes",
-        "defaults": {"score_threshold": 0.1, "nms_iou_threshold": 0.7},
+        "defaults": {
+            "score_threshold": 0.15,
+            "nms_iou_threshold": 0.7,
+            "panoptic_score_threshold": 0.1,
+            "overlap_threshold": 0.5,
+        },
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2308.02487",
         "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-fcclip`",
@@ -161,7 +169,7 @@ RECIPES: Mapping[str, Recipe] = {
         run=_train_clip,
     ),
     "tiny-clip-scenes": Recipe(
-        summary="second stage: its image tower, on captioned crops of scenes, in place",
+        summary="second stage: captioned crops of scenes, in place",
         settings=tiny_clip_scenes,
         run=_train_clip_on_scenes,
     ),
