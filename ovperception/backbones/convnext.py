@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -30,7 +31,8 @@ def convnext_maps(visual: Any, images: Tensor) -> dict[str, Tensor]:
         ``stem`` and ``res2`` (stride 4), ``res3``, ``res4``, ``res5``: (B, C, h, w).
     """
     trunk = visual.trunk
-    x = trunk.stem(images)
+    # Its blocks normalise and mix channels last; so laid out they move no memory, and results stay the same.
+    x = trunk.stem(images.contiguous(memory_format=torch.channels_last))
     maps = {"stem": x}
     for name, stage in zip(("res2", "res3", "res4", "res5"), trunk.stages, strict=True):
         x = stage(x)
@@ -57,6 +59,7 @@ class ConvNeXtTrunk:
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
+        visual.trunk.to(memory_format=torch.channels_last)
         self.image_size = int(visual.image_size[0])
         channels = [info["num_chs"] for info in visual.trunk.feature_info]
         strides = [info["reduction"] for info in visual.trunk.feature_info]

@@ -150,7 +150,7 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "vocabulary": "scenes_base",
         "background": "scenes",
         "defaults": {
-            "score_threshold": 0.15,
+            "score_threshold": 0.1,
             "nms_iou_threshold": 0.7,
             "panoptic_score_threshold": 0.1,
             "overlap_threshold": 0.5,
