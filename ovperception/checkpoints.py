@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ovperception.errors import InvalidCheckpoint, MissingFile
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from torch import Tensor
 
-__all__ = ["as_tensor", "read_content", "read_state_dict"]
+__all__ = ["as_tensor", "check_entries", "read_content", "read_state_dict"]
 
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -131,3 +133,43 @@ def _plain_types() -> list[Any]:
         (collections.OrderedDict, "pytorch_lightning.utilities.parsing.AttributeDict"),
     ]
     return [*named, rebuild, rebuild_number, np.ndarray, np.dtype, *kinds, *older, collections.Counter]
+
+
+def check_entries(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    what: str,
+    mend: str = "Only checkpoints of the official code are understood",
+    optional: Collection[str] = (),
+    ignored: Collection[str] = (),
+) -> None:
+    """See that a state dict holds what it should, in the right shapes, and nothing else.
+
+    Args:
+        state: The tensors by name.
+        wanted: Name -> shape.
+        what: How the error's sentence begins, such as "x.pth does not fit FC-CLIP".
+        mend: What to do about it.
+        optional: Names that may be absent; of the right shape where `wanted` tells one.
+        ignored: Names that may be there besides.
+
+    Raises:
+        InvalidCheckpoint: Entries are missing, unexpected or misshaped; the first ten of each are named.
+    """
+    findings = {
+        "missing": sorted(set(wanted) - set(state) - set(optional)),
+        "unexpected": sorted(set(state) - set(wanted) - set(optional) - set(ignored)),
+        "misshaped": sorted(
+            f"{name} {tuple(state[name].shape)} instead of {shape}"
+            for name, shape in wanted.items()
+            if name in state and tuple(state[name].shape) != shape
+        ),
+    }
+    problems = [
+        f"{len(found)} {kind} ({', '.join(found[:10])}{', ...' if len(found) > 10 else ''})"
+        for kind, found in findings.items()
+        if found
+    ]
+    if problems:
+        raise InvalidCheckpoint(f"{what}: {'; '.join(problems)}", mend=mend)

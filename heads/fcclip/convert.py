@@ -13,7 +13,7 @@ from torch import Tensor
 from heads.fcclip.config import PUBLISHED, FCCLIPConfig
 from heads.fcclip.model import FCCLIP
 from ovperception.backbones import build_open_clip
-from ovperception.checkpoints import read_state_dict
+from ovperception.checkpoints import check_entries, read_state_dict
 from ovperception.errors import InvalidCheckpoint
 
 __all__ = ["ConvertedCheckpoint", "convert", "convert_state", "official_names"]
@@ -76,7 +76,13 @@ def convert_state(
     expected = {ours: tuple(t.shape) for ours, t in head.state_dict().items()}
     # OpenAI trained with QuickGELU, which the bare architecture names of open_clip do not tell.
     arch = f"{arch}-quickgelu" if arch.startswith("RN") else arch
-    _check(state, _wanted(names, expected) | _backbone_shapes(arch), source)
+    check_entries(
+        state,
+        _wanted(names, expected) | _backbone_shapes(arch),
+        what=f"{source} does not fit FC-CLIP",
+        optional=_OPTIONAL,
+        ignored=_DROPPED,
+    )
     head_state = {ours: _take(state[theirs], part, expected[ours]) for ours, (theirs, part) in names.items()}
     backbone = {
         k.removeprefix(_BACKBONE): v
@@ -227,27 +233,6 @@ def _backbone_shapes(arch: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model, _ = build_open_clip(config)
     return {f"{_BACKBONE}{name}": tuple(t.shape) for name, t in model.state_dict().items()}
-
-
-def _check(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], source: str) -> None:
-    missing = sorted(set(wanted) - set(state) - _OPTIONAL)
-    unexpected = sorted(set(state) - set(wanted) - _DROPPED - _OPTIONAL)
-    misshaped = sorted(
-        f"{k} {tuple(state[k].shape)} instead of {shape}"
-        for k, shape in wanted.items()
-        if k in state and tuple(state[k].shape) != shape
-    )
-    findings = (("missing", missing), ("unexpected", unexpected), ("misshaped", misshaped))
-    problems = [
-        f"{len(found)} {what} ({', '.join(found[:10])}{', ...' if len(found) > 10 else ''})"
-        for what, found in findings
-        if found
-    ]
-    if problems:
-        raise InvalidCheckpoint(
-            f"{source} does not fit FC-CLIP: {'; '.join(problems)}",
-            mend="Only checkpoints of the official code are understood",
-        )
 
 
 def _take(tensor: Tensor, part: int | None, shape: tuple[int, ...]) -> Tensor:

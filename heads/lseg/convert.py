@@ -21,7 +21,7 @@ from heads.lseg.config import LSegConfig, vit_large_16_384
 from heads.lseg.model import LSeg
 from ovperception.backbones import build_open_clip
 from ovperception.catalogue import entry
-from ovperception.checkpoints import read_content, read_state_dict
+from ovperception.checkpoints import check_entries, read_content, read_state_dict
 from ovperception.conversion import Companions, Converted
 from ovperception.errors import InvalidCheckpoint
 
@@ -123,7 +123,13 @@ def convert_state(
     clip = _clip_shapes()
     text = {k: s for k, s in clip.items() if not k.startswith(f"{_CLIP}visual.")}
     dropped = {k: s for k, s in clip.items() if k not in text} | _unused(config, wanted)
-    _check(state, wanted | text, dropped, source)
+    check_entries(
+        state,
+        wanted | text | dropped,
+        what=f"{source} does not fit LSeg",
+        mend="Only checkpoints of ViT-L/16 with the text tower of CLIP ViT-B/32 are understood",
+        optional=dropped,
+    )
     return ConvertedCheckpoint(
         config=config,
         head_state={name: _plain(state[official]) for name, official in ours.items()},
@@ -195,35 +201,6 @@ def _unused(config: LSegConfig, wanted: Mapping[str, tuple[int, ...]]) -> dict[s
         f"{model}head.weight": (1000, width),
         f"{model}head.bias": (1000,),
     }
-
-
-def _check(
-    state: Mapping[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
-    dropped: Mapping[str, tuple[int, ...]],
-    source: str,
-) -> None:
-    known = {**wanted, **dropped}
-    misshaped = sorted(
-        f"{k} {tuple(v.shape)} instead of {known[k]}"
-        for k, v in state.items()
-        if k in known and tuple(v.shape) != known[k]
-    )
-    findings = (
-        ("missing", sorted(set(wanted) - set(state))),
-        ("unexpected", sorted(set(state) - set(known))),
-        ("misshaped", misshaped),
-    )
-    problems = [
-        f"{len(found)} {what} ({', '.join(found[:10])}{', ...' if len(found) > 10 else ''})"
-        for what, found in findings
-        if found
-    ]
-    if problems:
-        raise InvalidCheckpoint(
-            f"{source} does not fit LSeg: {'; '.join(problems)}",
-            mend="Only checkpoints of ViT-L/16 with the text tower of CLIP ViT-B/32 are understood",
-        )
 
 
 def _plain(tensor: Tensor) -> Tensor:

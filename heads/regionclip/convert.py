@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from heads.regionclip.model import RegionCLIP
 from heads.regionclip.presets import PRESETS
 from ovperception.backbones import build_open_clip, load_backbone
 from ovperception.catalogue import CatalogueEntry, entry
-from ovperception.checkpoints import read_state_dict
+from ovperception.checkpoints import check_entries, read_state_dict
 from ovperception.conversion import Companions, Converted
 from ovperception.errors import InvalidCheckpoint, Unavailable
 from ovperception.proposals.official import (
@@ -167,7 +167,7 @@ def convert_state(
     if any(key.startswith((OFFLINE.backbone, OFFLINE.generator)) for key in state):
         wanted |= official_shapes(offline or "fpn", OFFLINE)
         ignored |= counters(offline or "fpn", OFFLINE)
-    _check(state, wanted, ignored, f"{source} does not fit RegionCLIP")
+    check_entries(state, wanted, what=f"{source} does not fit RegionCLIP", ignored=ignored)
     _note_background(state, source)
 
     proposer, head, from_rpn = _proposals(state, rpn_state, rpn_source)
@@ -328,7 +328,8 @@ def _proposals(
     # The detector that was trained with it is not needed.
     own = {k: v for k, v in rpn_state.items() if k.startswith((ALONE.backbone, ALONE.generator))}
     shapes = official_shapes(variant, ALONE)
-    _check(own, shapes, counters(variant, ALONE), f"{rpn_source} does not fit an RPN ({variant})")
+    what = f"{rpn_source} does not fit an RPN ({variant})"
+    check_entries(own, shapes, what=what, ignored=counters(variant, ALONE))
     found = convert_rpn(own, variant, ALONE)
     return variant, {f"proposer.{k}": v for k, v in found.items()}, len(shapes)
 
@@ -344,31 +345,6 @@ def _config(arch: Arch, kind: Kind, proposer: str | None, *, has_masks: bool) ->
     return RegionCLIPConfig.from_dict(settings)
 
 
-def _check(
-    state: Mapping[str, Tensor],
-    wanted: Mapping[str, tuple[int, ...]],
-    ignored: Collection[str],
-    what: str,
-) -> None:
-    missing = sorted(set(wanted) - set(state))
-    unexpected = sorted(set(state) - set(wanted) - set(ignored))
-    misshaped = sorted(
-        f"{key} {tuple(state[key].shape)} instead of {shape}"
-        for key, shape in wanted.items()
-        if key in state and tuple(state[key].shape) != shape
-    )
-    findings = (("missing", missing), ("unexpected", unexpected), ("misshaped", misshaped))
-    problems = [
-        f"{len(found)} {name} ({', '.join(found[:10])}{', ...' if len(found) > 10 else ''})"
-        for name, found in findings
-        if found
-    ]
-    if problems:
-        raise InvalidCheckpoint(
-            f"{what}: {'; '.join(problems)}", mend="Only checkpoints of the official code are understood"
-        )
-
-
 def _text_tower(arch: Arch, path: Path | None) -> dict[str, Tensor]:
     """The text half of the original CLIP, under open_clip's names."""
     blank = _blank_clip(arch)
@@ -377,7 +353,8 @@ def _text_tower(arch: Arch, path: Path | None) -> dict[str, Tensor]:
         state = _region_clip_text(path)
         if state:
             wanted = {f"{_TEXT}{name}": tuple(blank[name].shape) for name in names}
-            _check(state, wanted, (), f"The text tower of {path.name} does not fit {arch}")
+            what = f"The text tower of {path.name} does not fit {arch}"
+            check_entries(state, wanted, what=what)
             return {name: state[f"{_TEXT}{name}"] for name in names}
     try:
         model = load_backbone(f"open_clip:{arch}-quickgelu{'' if path else '/openai'}", weights=path).model

@@ -28,6 +28,8 @@ _MIN_INSIDE = 0.7
 """Least share of a rectangle that must lie in a window."""
 _MIN_FILL = 0.35
 """Least share of a rectangle that shows its own object; below it, the caption would not be true of it."""
+_SLOPPINESS = 0.12
+"""Standard deviation of a shaken box's edges, in sides of the box."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class CropBatch:
     Attributes:
         canvases: (B, S, S, 3) uint8 RGB.
         images: (N,) int64, the canvas of each crop.
-        boxes: (N, 4) float32 xyxy, pixels of the canvas.
+        boxes: (N, 4) float32 xyxy, pixels of the canvas; half of them roughly drawn.
         cells: (N, S/32, S/32) bool, the cells of the feature map that lie in the crop; None if every canvas
             is one crop at the native size.
         classes: (N,) int64, index into `scenes.load_categories()`.
@@ -179,15 +181,24 @@ class _Crops:
     def batch(self, rng: np.random.Generator) -> CropBatch:
         boxes = np.array([crop.box for crop in self.crops], np.float32).reshape(-1, 4)
         grid = self.side // _STRIDE
-        cells = [_cells(rng, box, grid) for box in boxes]
+        sloppy = _shaken(rng, boxes, self.side)
+        cells = [_cells(rng, box, grid) for box in sloppy]
         return CropBatch(
             canvases=np.stack(self.canvases),
             images=np.array(self.images, np.int64),
-            boxes=boxes,
+            boxes=sloppy,
             cells=np.array(cells, bool).reshape(-1, grid, grid),
             classes=np.array([crop.category - 1 for crop in self.crops], np.int64),
             colours=np.array([crop.colour for crop in self.crops], np.int64),
         )
+
+
+def _shaken(rng: np.random.Generator, boxes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Half of the boxes (N, 4) with their edges moved, as a proposer's would be; none leaves the canvas."""
+    extents = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    moves = _SLOPPINESS * rng.standard_normal(boxes.shape) * (rng.random((len(boxes), 1)) < 0.5)
+    moved = boxes + extents * np.clip(moves, -0.3, 0.3)
+    return np.clip(moved, 0, side).astype(np.float32)
 
 
 def _scene(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[_Crop]]:

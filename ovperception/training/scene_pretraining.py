@@ -54,7 +54,7 @@ class ScenePretraining:
     clip: Path = Path("runs/tiny-clip/clip.safetensors")
     config: Mapping[str, Any]
     templates: tuple[str, ...]
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=6000, learning_rate=1.5e-3, warmup=50))
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=6000, learning_rate=8e-4, warmup=50))
     weight_decay: float = 0.05
     megapixels: float = 1.0
     native_share: float = 0.15

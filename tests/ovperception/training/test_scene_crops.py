@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovperception.datasets import scenes
-from ovperception.training.scene_crops import SceneCrops, _area, _Crop, _scene, _windowed
+from ovperception.training.scene_crops import SceneCrops, _area, _Crop, _scene, _shaken, _windowed
 
 MIXED = SceneCrops(seed=0, megapixels=0.3, native_size=64, native_share=0.0, count=8)
 THINGS = len(scenes.load_categories()) - len(scenes.STUFF_NAMES)
@@ -63,8 +63,20 @@ def test_what_is_named_has_a_size_that_can_be_named() -> None:
     for step in range(3):
         batch = MIXED[step]
         sides = np.sqrt(np.prod(batch.boxes[:, 2:] - batch.boxes[:, :2], axis=1))
-        assert sides.min() >= MIXED.sizes[0] - 1e-3
-        assert sides.max() <= MIXED.sizes[1] + 1e-3
+        exact = (sides >= MIXED.sizes[0] - 1e-3) & (sides <= MIXED.sizes[1] + 1e-3)
+        assert exact.mean() > 0.5
+        assert sides.min() >= 0.4 * MIXED.sizes[0]  # an edge moves by three tenths of the side at most
+        assert sides.max() <= 1.6 * MIXED.sizes[1]
+
+
+def test_half_of_the_boxes_are_drawn_roughly_and_none_leaves_the_canvas() -> None:
+    rng = np.random.Generator(np.random.PCG64(7))
+    boxes = np.tile(np.array([2, 40, 52, 100], np.float32), (400, 1))
+    shaken = _shaken(rng, boxes, 128)
+    assert 0.4 < (shaken == boxes).all(1).mean() < 0.6
+    assert shaken.min() >= 0
+    assert np.abs(shaken - boxes).max() <= 0.3 * 60 + 1e-3
+    assert (shaken[:, 2:] > shaken[:, :2]).all()
 
 
 def test_a_thing_of_a_scene_is_where_its_crop_says() -> None:
