@@ -198,7 +198,8 @@ def _shaken(rng: np.random.Generator, boxes: NDArray[np.float32], side: int) -> 
     extents = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     moves = _SLOPPINESS * rng.standard_normal(boxes.shape) * (rng.random((len(boxes), 1)) < 0.5)
     moved = boxes + extents * np.clip(moves, -0.3, 0.3)
-    return np.clip(moved, 0, side).astype(np.float32)
+    shaken: NDArray[np.float32] = np.clip(moved, 0, side).astype(np.float32)
+    return shaken
 
 
 def _scene(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[_Crop]]:
