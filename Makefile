@@ -80,7 +80,7 @@ buf: ## lint the protos with buf itself (needs node, and fetches it)
 	cd protos && npx --yes @bufbuild/buf@1.75.0 lint
 
 lock: ## compile requirements.lock; `make lock UPGRADE=--upgrade` for the newest versions
-	$(BIN)/uv pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 --all-extras --no-extra wandb --group dev \
+	$(BIN)/uv pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 --extra all --group dev \
 	  --generate-hashes --no-header --no-annotate $(UPGRADE) --output-file requirements.lock
 	@if grep -nE '(https?|file)://|^-' requirements.lock; then echo "requirements.lock names a host or a path" >&2; exit 1; fi
 
