@@ -1,12 +1,28 @@
-"""What a server may be told, and its limits."""
+"""What a server may be told, and its limits: one list of settings for files, environment, flags and code."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from ovperception.errors import InvalidParameter
 
-__all__ = ["ServerConfig"]
+__all__ = ["ServeConfig", "ServerConfig"]
+
+_COUNTS = (
+    "max_message_bytes",
+    "max_pixels",
+    "max_classes",
+    "max_texts",
+    "max_requests",
+    "max_batch",
+    "max_streams",
+    "kept_ttl_s",
+    "max_wait_s",
+    "keepalive_s",
+)
+_PORTS = ("port", "admin_port", "metrics_port")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +30,17 @@ class ServerConfig:
     """Settings of a server.
 
     Attributes:
-        host: Address to listen on. The default is reachable from this machine alone: there is no login.
+        host: Address to listen on. The default is reachable from this machine alone.
         port: Port to listen on; 0 takes a free one.
+        admin_host: Address of the port that models are loaded and unloaded through.
+        admin_port: That port; None for none.
+        metrics_host: Address of the HTTP port that Prometheus asks.
+        metrics_port: That port; None for none.
+        tls_cert: The server's certificate chain, PEM; with `tls_key` it turns TLS on. Read anew when changed.
+        tls_key: The certificate's private key, PEM.
+        tls_client_ca: Authorities whose certificates clients must show (mutual TLS), PEM.
+        tokens_file: Bearer tokens, one a line (`serving.security`); with it every call needs one.
+        tracing_endpoint: OTLP collector over gRPC, such as ``http://localhost:4317``; empty for no traces.
         max_message_bytes: Largest request or reply. gRPC's own 4 MiB refuse a raw 1080p picture.
         max_pixels: Largest image.
         max_classes: Largest vocabulary.
@@ -24,13 +49,24 @@ class ServerConfig:
         max_queued_bytes: Bytes of their requests together.
         max_queued_pixels: Decoded pixels of their images together.
         max_batch: Images in one pass through a backbone.
+        max_streams: Calls that one connection may have open.
         max_kept_bytes: Bytes of the scenes kept for later questions.
         kept_ttl_s: How long a kept scene lives without being asked.
         max_wait_s: How long a call without a deadline may take.
+        keepalive_s: A connection that was silent for so long is asked whether it lives.
     """
 
     host: str = "127.0.0.1"
     port: int = 50051
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens_file: Path | None = None
+    tracing_endpoint: str = ""
     max_message_bytes: int = 32 * 2**20
     max_pixels: int = 64_000_000
     max_classes: int = 4096
@@ -39,15 +75,18 @@ class ServerConfig:
     max_queued_bytes: int = 256 * 2**20
     max_queued_pixels: int = 256_000_000
     max_batch: int = 8
+    max_streams: int = 256
     max_kept_bytes: int = 512 * 2**20
     kept_ttl_s: float = 300.0
     max_wait_s: float = 120.0
+    keepalive_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise InvalidParameter("No such port", field="port", expected="0 to 65535", got=self.port)
-        counts = ("max_message_bytes", "max_pixels", "max_classes", "max_texts", "max_requests", "max_batch")
-        for name in (*counts, "kept_ttl_s", "max_wait_s"):
+        for name in _PORTS:
+            port = getattr(self, name)
+            if port is not None and not 0 <= port <= 65535:
+                raise InvalidParameter("No such port", field=name, expected="0 to 65535", got=port)
+        for name in _COUNTS:
             if not getattr(self, name) > 0:
                 raise InvalidParameter(
                     "A limit must leave room for something",
@@ -65,3 +104,51 @@ class ServerConfig:
                 )
         if self.max_kept_bytes < 0:
             raise InvalidParameter("A limit is negative", field="max_kept_bytes", got=self.max_kept_bytes)
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            lacking = "tls_key" if self.tls_key is None else "tls_cert"
+            raise InvalidParameter(
+                "TLS needs a certificate and its key", field=lacking, got="only one of them"
+            )
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise InvalidParameter(
+                "Clients can show certificates over TLS only",
+                field="tls_client_ca",
+                mend="Set tls_cert and tls_key",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig(ServerConfig):
+    """Settings of ``ovp serve``: those of the server, and what it serves.
+
+    Attributes:
+        models: Names or bundles; the first is the default.
+        device: Where models run: ``cpu``, ``cuda``, ``cuda:1``.
+        dtype: Of the backbones: ``float32``, ``bfloat16``, ``float16``.
+        threads: CPU threads a model computes with; 0 leaves it to torch.
+        grace_s: How long calls in work may go on after SIGTERM.
+        log_format: ``text`` for people, ``json`` for machines: an object a line, one line a call.
+        log_level: What is logged: ``debug``, ``info`` (every call), ``warning``, ``error``.
+    """
+
+    models: tuple[str, ...] = ("tiny",)
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: int = 0
+    grace_s: float = 10.0
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    def __post_init__(self) -> None:
+        # `super()` needs the class as it was before `slots=True` made it anew.
+        ServerConfig.__post_init__(self)
+        if not self.models or not all(self.models):
+            raise InvalidParameter("A server needs at least one model", field="models", got=self.models)
+        for name in ("threads", "grace_s"):
+            if not getattr(self, name) >= 0:
+                raise InvalidParameter(
+                    "The number is negative", field=name, expected="0 or more", got=getattr(self, name)
+                )
