@@ -19,6 +19,8 @@ server answers with. A message says what was wrong, what was expected, what was 
     ├── Unsupported                   UNIMPLEMENTED        a task, backbone family or format not covered
     ├── InvalidCheckpoint             FAILED_PRECONDITION  missing, extra or misshaped keys; not a checkpoint
     ├── MissingDependency             FAILED_PRECONDITION  an extra that is not installed
+    ├── Unauthenticated               UNAUTHENTICATED      no token or certificate, or one that is not known
+    ├── PermissionDenied              PERMISSION_DENIED    a known caller who may not do this
     ├── ResourceExhausted             RESOURCE_EXHAUSTED   queue full, out of memory, disk full
     ├── DeadlineExceeded              DEADLINE_EXCEEDED
     └── Unavailable                   UNAVAILABLE          server not reachable, draining, port in use
@@ -41,7 +43,9 @@ __all__ = [
     "MissingFile",
     "NotFound",
     "OVPError",
+    "PermissionDenied",
     "ResourceExhausted",
+    "Unauthenticated",
     "Unavailable",
     "UnknownHead",
     "UnknownImage",
@@ -64,10 +68,12 @@ class OVPError(Exception):
     Attributes:
         grpc_status: Name of the gRPC status code this error is answered with.
         exit_code: Exit status of the command line; 2 means "you can mend it by asking differently".
+        retry_after_ms: After how long a second try is worth it, where the one who raised it can tell; else 0.
     """
 
     grpc_status: ClassVar[str] = "INTERNAL"
     exit_code: ClassVar[int] = 1
+    retry_after_ms: int = 0
 
     def __init__(
         self, what: str, *, field: str = "", expected: str = "", got: object = None, mend: str = ""
@@ -100,12 +106,13 @@ class OVPError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the named parts when crossing a process border."""
         state = {"what": self.what, "field": self.field, "expected": self.expected, "got": self.got}
-        return _rebuild, (type(self), state | {"mend": self.mend})
+        return _rebuild, (type(self), state | {"mend": self.mend}, self.retry_after_ms)
 
 
-def _rebuild(cls: type[OVPError], parts: dict[str, str]) -> OVPError:
+def _rebuild(cls: type[OVPError], parts: dict[str, str], retry_after_ms: int = 0) -> OVPError:
     error = cls(parts["what"], field=parts["field"], expected=parts["expected"], mend=parts["mend"])
     error.got = parts["got"]
+    error.retry_after_ms = retry_after_ms
     error.args = (error.message,)
     return error
 
@@ -186,6 +193,20 @@ class MissingDependency(OVPError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     grpc_status = "FAILED_PRECONDITION"
+    exit_code = 2
+
+
+class Unauthenticated(OVPError):
+    """The caller brought no token or certificate, or one that is not known."""
+
+    grpc_status = "UNAUTHENTICATED"
+    exit_code = 2
+
+
+class PermissionDenied(OVPError):
+    """The caller is known and may not do this."""
+
+    grpc_status = "PERMISSION_DENIED"
     exit_code = 2
 
 
