@@ -74,10 +74,11 @@ check-protos: $(STAMP) ## naming, compatibility, and that the generated code is 
 
 # The oldest protoc that pyproject.toml supports: its code runs with every later protobuf.
 protos: $(STAMP) ## generate ovperception/v1 (fetches that protoc)
-	$(BIN)/uv run --no-project --with grpcio-tools==1.80.0 python protos/generate.py
+	$(BIN)/uv run --no-project --with grpcio-tools==1.80.0 --with googleapis-common-protos \
+	  python protos/generate.py
 
 buf: ## lint the protos with buf itself (needs node, and fetches it)
-	cd protos && npx --yes @bufbuild/buf@1.75.0 lint
+	cd protos && npx --yes @bufbuild/buf@1.75.0 dep update && npx --yes @bufbuild/buf@1.75.0 lint
 
 lock: ## compile requirements.lock; `make lock UPGRADE=--upgrade` for the newest versions
 	$(BIN)/uv pip compile pyproject.toml --no-config --quiet --universal --python-version 3.11 --extra all --group dev \

@@ -43,7 +43,8 @@ def compile_protos(folder: Path) -> dict[str, FileDescriptorProto]:
     """The descriptors of every proto under `folder`, by file name."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.proto"))
     with tempfile.NamedTemporaryFile(suffix=".binpb") as out:
-        paths = [f"--proto_path={folder}", f"--proto_path={files('grpc_tools') / '_proto'}"]
+        roots = (folder, files("grpc_tools") / "_proto", files("google.rpc") / "../..")
+        paths = [f"--proto_path={root}" for root in roots]
         if protoc.main(["protoc", *paths, f"--descriptor_set_out={out.name}", *names]):
             sys.exit(f"the protos in {folder} do not compile")
         return {file.name: file for file in FileDescriptorSet.FromString(Path(out.name).read_bytes()).file}

@@ -25,21 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bovperception/v1/image.proto\x12\x0fovperception.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12(\n\x03raw\x18\x02 \x01(\x0b\x32\x19.ovperception.v1.RawImageH\x00\x12\x12\n\x08image_id\x18\x03 \x01(\tH\x00\x12\x30\n\x0c\x63\x61pture_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66rame_id\x18\x05 \x01(\t\x12\x35\n\x10\x65xif_orientation\x18\x06 \x01(\x0e\x32\x1b.ovperception.v1.ExifPolicyB\x08\n\x06source\"y\n\x08RawImage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x12\n\nrow_stride\x18\x04 \x01(\r\x12,\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1c.ovperception.v1.PixelFormat\"\xb1\x01\n\tImageInfo\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x10\n\x08image_id\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63\x61pture_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66rame_id\x18\x06 \x01(\t*\xcf\x01\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11PIXEL_FORMAT_RGB8\x10\x01\x12\x15\n\x11PIXEL_FORMAT_BGR8\x10\x02\x12\x16\n\x12PIXEL_FORMAT_RGBA8\x10\x03\x12\x16\n\x12PIXEL_FORMAT_BGRA8\x10\x04\x12\x16\n\x12PIXEL_FORMAT_MONO8\x10\x05\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x06\x12\x15\n\x11PIXEL_FORMAT_YUYV\x10\x07*X\n\nExifPolicy\x12\x1b\n\x17\x45XIF_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45XIF_POLICY_APPLY\x10\x01\x12\x16\n\x12\x45XIF_POLICY_IGNORE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bovperception/v1/image.proto\x12\x0fovperception.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x02\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12(\n\x03raw\x18\x02 \x01(\x0b\x32\x19.ovperception.v1.RawImageH\x00\x12\x12\n\x08image_id\x18\x03 \x01(\tH\x00\x12\x39\n\rshared_memory\x18\x07 \x01(\x0b\x32 .ovperception.v1.SharedMemoryRefH\x00\x12\x30\n\x0c\x63\x61pture_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66rame_id\x18\x05 \x01(\t\x12\x35\n\x10\x65xif_orientation\x18\x06 \x01(\x0e\x32\x1b.ovperception.v1.ExifPolicyB\x08\n\x06source\"y\n\x08RawImage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x12\n\nrow_stride\x18\x04 \x01(\r\x12,\n\x06\x66ormat\x18\x05 \x01(\x0e\x32\x1c.ovperception.v1.PixelFormat\"j\n\x0fSharedMemoryRef\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12)\n\x06layout\x18\x04 \x01(\x0b\x32\x19.ovperception.v1.RawImage\"\xb1\x01\n\tImageInfo\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x10\n\x08image_id\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63\x61pture_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x66rame_id\x18\x06 \x01(\t*\xcf\x01\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11PIXEL_FORMAT_RGB8\x10\x01\x12\x15\n\x11PIXEL_FORMAT_BGR8\x10\x02\x12\x16\n\x12PIXEL_FORMAT_RGBA8\x10\x03\x12\x16\n\x12PIXEL_FORMAT_BGRA8\x10\x04\x12\x16\n\x12PIXEL_FORMAT_MONO8\x10\x05\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x06\x12\x15\n\x11PIXEL_FORMAT_YUYV\x10\x07*X\n\nExifPolicy\x12\x1b\n\x17\x45XIF_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45XIF_POLICY_APPLY\x10\x01\x12\x16\n\x12\x45XIF_POLICY_IGNORE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ovperception.v1.image_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PIXELFORMAT']._serialized_start=609
-  _globals['_PIXELFORMAT']._serialized_end=816
-  _globals['_EXIFPOLICY']._serialized_start=818
-  _globals['_EXIFPOLICY']._serialized_end=906
+  _globals['_PIXELFORMAT']._serialized_start=776
+  _globals['_PIXELFORMAT']._serialized_end=983
+  _globals['_EXIFPOLICY']._serialized_start=985
+  _globals['_EXIFPOLICY']._serialized_end=1073
   _globals['_IMAGE']._serialized_start=82
-  _globals['_IMAGE']._serialized_end=303
-  _globals['_RAWIMAGE']._serialized_start=305
-  _globals['_RAWIMAGE']._serialized_end=426
-  _globals['_IMAGEINFO']._serialized_start=429
-  _globals['_IMAGEINFO']._serialized_end=606
+  _globals['_IMAGE']._serialized_end=362
+  _globals['_RAWIMAGE']._serialized_start=364
+  _globals['_RAWIMAGE']._serialized_end=485
+  _globals['_SHAREDMEMORYREF']._serialized_start=487
+  _globals['_SHAREDMEMORYREF']._serialized_end=593
+  _globals['_IMAGEINFO']._serialized_start=596
+  _globals['_IMAGEINFO']._serialized_end=773
 # @@protoc_insertion_point(module_scope)

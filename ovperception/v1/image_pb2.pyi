@@ -38,20 +38,22 @@ EXIF_POLICY_APPLY: ExifPolicy
 EXIF_POLICY_IGNORE: ExifPolicy
 
 class Image(_message.Message):
-    __slots__ = ("encoded", "raw", "image_id", "capture_time", "frame_id", "exif_orientation")
+    __slots__ = ("encoded", "raw", "image_id", "shared_memory", "capture_time", "frame_id", "exif_orientation")
     ENCODED_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_TIME_FIELD_NUMBER: _ClassVar[int]
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     encoded: bytes
     raw: RawImage
     image_id: str
+    shared_memory: SharedMemoryRef
     capture_time: _timestamp_pb2.Timestamp
     frame_id: str
     exif_orientation: ExifPolicy
-    def __init__(self, encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., image_id: _Optional[str] = ..., capture_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., frame_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[ExifPolicy, str]] = ...) -> None: ...
+    def __init__(self, encoded: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., image_id: _Optional[str] = ..., shared_memory: _Optional[_Union[SharedMemoryRef, _Mapping]] = ..., capture_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., frame_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[ExifPolicy, str]] = ...) -> None: ...
 
 class RawImage(_message.Message):
     __slots__ = ("data", "width", "height", "row_stride", "format")
@@ -66,6 +68,18 @@ class RawImage(_message.Message):
     row_stride: int
     format: PixelFormat
     def __init__(self, data: _Optional[bytes] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., row_stride: _Optional[int] = ..., format: _Optional[_Union[PixelFormat, str]] = ...) -> None: ...
+
+class SharedMemoryRef(_message.Message):
+    __slots__ = ("region", "offset", "size", "layout")
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    region: str
+    offset: int
+    size: int
+    layout: RawImage
+    def __init__(self, region: _Optional[str] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ..., layout: _Optional[_Union[RawImage, _Mapping]] = ...) -> None: ...
 
 class ImageInfo(_message.Message):
     __slots__ = ("width", "height", "image_id", "expire_time", "capture_time", "frame_id")

@@ -24,59 +24,60 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from ovperception.v1 import image_pb2 as ovperception_dot_v1_dot_image__pb2
+from ovperception.v1 import perceive_pb2 as ovperception_dot_v1_dot_perceive__pb2
 from ovperception.v1 import results_pb2 as ovperception_dot_v1_dot_results__pb2
 from ovperception.v1 import vocabulary_pb2 as ovperception_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ovperception/v1/perception_service.proto\x12\x0fovperception.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bovperception/v1/image.proto\x1a\x1dovperception/v1/results.proto\x1a ovperception/v1/vocabulary.proto\"\x9a\x03\n\x14\x44\x65tectObjectsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12\x33\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1f.ovperception.v1.VocabularySpec\x12\x1c\n\x0fscore_threshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11nms_iou_threshold\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rinclude_masks\x18\t \x01(\x08H\x03\x88\x01\x01\x12)\n\x07regions\x18\n \x01(\x0b\x32\x18.ovperception.v1.RegionsB\x12\n\x10_score_thresholdB\x11\n\x0f_max_detectionsB\x14\n\x12_nms_iou_thresholdB\x10\n\x0e_include_masks\".\n\x07Regions\x12#\n\x05\x62oxes\x18\x01 \x03(\x0b\x32\x14.ovperception.v1.Box\"\xa0\x01\n\x15\x44\x65tectObjectsResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12+\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1a.ovperception.v1.ClassInfo\x12/\n\x07objects\x18\x03 \x01(\x0b\x32\x1e.ovperception.v1.DetectionList\"\x8b\x03\n\x13SegmentImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12\x33\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1f.ovperception.v1.VocabularySpec\x12/\n\x04task\x18\x06 \x01(\x0e\x32!.ovperception.v1.SegmentationTask\x12\x1c\n\x0fscore_threshold\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x36\n\x0elabel_encoding\x18\t \x01(\x0e\x32\x1e.ovperception.v1.LabelEncoding\x12\x16\n\x0einclude_scores\x18\n \x01(\x08\x42\x12\n\x10_score_thresholdB\x11\n\x0f_max_detections\"\x8e\x02\n\x14SegmentImageResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12+\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1a.ovperception.v1.ClassInfo\x12-\n\x08semantic\x18\x03 \x01(\x0b\x32\x19.ovperception.v1.LabelMapH\x00\x12\x33\n\tinstances\x18\x04 \x01(\x0b\x32\x1e.ovperception.v1.DetectionListH\x00\x12\x30\n\x08panoptic\x18\x05 \x01(\x0b\x32\x1c.ovperception.v1.PanopticMapH\x00\x42\x08\n\x06result\"\x83\x01\n\x15\x43omputeHeatmapRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12\x0c\n\x04text\x18\x05 \x01(\t\"o\n\x16\x43omputeHeatmapResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12*\n\x07heatmap\x18\x02 \x01(\x0b\x32\x19.ovperception.v1.FloatMap\"^\n\x12\x45ncodeImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\"@\n\x13\x45ncodeImageResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\":\n\x12\x46orgetImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"(\n\x13\x46orgetImageResponse\x12\x11\n\tforgotten\x18\x01 \x01(\x08\"D\n\x10\x45mbedTextRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"t\n\x11\x45mbedTextResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12\x34\n\nembeddings\x18\x02 \x01(\x0b\x32 .ovperception.v1.EmbeddingMatrix\"]\n\x11\x45mbedImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\"t\n\x12\x45mbedImageResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12\x33\n\tembedding\x18\x02 \x01(\x0b\x32 .ovperception.v1.EmbeddingMatrix\"\x98\x01\n\x13\x45mbedRegionsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12#\n\x05\x62oxes\x18\x05 \x03(\x0b\x32\x14.ovperception.v1.Box\"w\n\x14\x45mbedRegionsResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12\x34\n\nembeddings\x18\x02 \x01(\x0b\x32 .ovperception.v1.EmbeddingMatrix\"\x16\n\x14GetServerInfoRequest\"\x88\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12*\n\x06models\x18\x02 \x03(\x0b\x32\x1a.ovperception.v1.ModelInfo\x12-\n\x06limits\x18\x03 \x01(\x0b\x32\x1d.ovperception.v1.ServerLimits\x12\x15\n\rimage_formats\x18\x04 \x03(\t\x12\x33\n\rpixel_formats\x18\x05 \x03(\x0e\x32\x1c.ovperception.v1.PixelFormat\x12\x37\n\x0flabel_encodings\x18\x06 \x03(\x0e\x32\x1e.ovperception.v1.LabelEncoding\"\xc0\x01\n\x0cServerLimits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x12\n\nmax_pixels\x18\x02 \x01(\x04\x12\x13\n\x0bmax_classes\x18\x03 \x01(\r\x12\x11\n\tmax_texts\x18\x04 \x01(\r\x12\x14\n\x0cmax_requests\x18\x05 \x01(\r\x12\x16\n\x0emax_kept_bytes\x18\x06 \x01(\x04\x12+\n\x08kept_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*\x95\x01\n\x10SegmentationTask\x12!\n\x1dSEGMENTATION_TASK_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSEGMENTATION_TASK_SEMANTIC\x10\x01\x12\x1e\n\x1aSEGMENTATION_TASK_INSTANCE\x10\x02\x12\x1e\n\x1aSEGMENTATION_TASK_PANOPTIC\x10\x03\x32\xcf\x06\n\x11PerceptionService\x12^\n\rDetectObjects\x12%.ovperception.v1.DetectObjectsRequest\x1a&.ovperception.v1.DetectObjectsResponse\x12[\n\x0cSegmentImage\x12$.ovperception.v1.SegmentImageRequest\x1a%.ovperception.v1.SegmentImageResponse\x12\x61\n\x0e\x43omputeHeatmap\x12&.ovperception.v1.ComputeHeatmapRequest\x1a\'.ovperception.v1.ComputeHeatmapResponse\x12X\n\x0b\x45ncodeImage\x12#.ovperception.v1.EncodeImageRequest\x1a$.ovperception.v1.EncodeImageResponse\x12X\n\x0b\x46orgetImage\x12#.ovperception.v1.ForgetImageRequest\x1a$.ovperception.v1.ForgetImageResponse\x12R\n\tEmbedText\x12!.ovperception.v1.EmbedTextRequest\x1a\".ovperception.v1.EmbedTextResponse\x12U\n\nEmbedImage\x12\".ovperception.v1.EmbedImageRequest\x1a#.ovperception.v1.EmbedImageResponse\x12[\n\x0c\x45mbedRegions\x12$.ovperception.v1.EmbedRegionsRequest\x1a%.ovperception.v1.EmbedRegionsResponse\x12^\n\rGetServerInfo\x12%.ovperception.v1.GetServerInfoRequest\x1a&.ovperception.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ovperception/v1/perception_service.proto\x12\x0fovperception.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bovperception/v1/image.proto\x1a\x1eovperception/v1/perceive.proto\x1a\x1dovperception/v1/results.proto\x1a ovperception/v1/vocabulary.proto\"\xd0\x03\n\x14\x44\x65tectObjectsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12\x33\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1f.ovperception.v1.VocabularySpec\x12\x1c\n\x0fscore_threshold\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11nms_iou_threshold\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rinclude_masks\x18\t \x01(\x08H\x03\x88\x01\x01\x12)\n\x07regions\x18\n \x01(\x0b\x32\x18.ovperception.v1.Regions\x12\x34\n\rmask_encoding\x18\x0b \x01(\x0e\x32\x1d.ovperception.v1.MaskEncodingB\x12\n\x10_score_thresholdB\x11\n\x0f_max_detectionsB\x14\n\x12_nms_iou_thresholdB\x10\n\x0e_include_masks\".\n\x07Regions\x12#\n\x05\x62oxes\x18\x01 \x03(\x0b\x32\x14.ovperception.v1.Box\"\xa0\x01\n\x15\x44\x65tectObjectsResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12+\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1a.ovperception.v1.ClassInfo\x12/\n\x07objects\x18\x03 \x01(\x0b\x32\x1e.ovperception.v1.DetectionList\"\xd8\x03\n\x13SegmentImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12\x33\n\nvocabulary\x18\x05 \x01(\x0b\x32\x1f.ovperception.v1.VocabularySpec\x12/\n\x04task\x18\x06 \x01(\x0e\x32!.ovperception.v1.SegmentationTask\x12\x1c\n\x0fscore_threshold\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_detections\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x36\n\x0elabel_encoding\x18\t \x01(\x0e\x32\x1e.ovperception.v1.LabelEncoding\x12\x16\n\x0einclude_scores\x18\n \x01(\x08\x12\x34\n\rmask_encoding\x18\x0b \x01(\x0e\x32\x1d.ovperception.v1.MaskEncoding\x12\x15\n\routput_stride\x18\x0c \x01(\rB\x12\n\x10_score_thresholdB\x11\n\x0f_max_detections\"\x8e\x02\n\x14SegmentImageResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12+\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x1a.ovperception.v1.ClassInfo\x12-\n\x08semantic\x18\x03 \x01(\x0b\x32\x19.ovperception.v1.LabelMapH\x00\x12\x33\n\tinstances\x18\x04 \x01(\x0b\x32\x1e.ovperception.v1.DetectionListH\x00\x12\x30\n\x08panoptic\x18\x05 \x01(\x0b\x32\x1c.ovperception.v1.PanopticMapH\x00\x42\x08\n\x06result\"\x83\x01\n\x15\x43omputeHeatmapRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12\x0c\n\x04text\x18\x05 \x01(\t\"o\n\x16\x43omputeHeatmapResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12*\n\x07heatmap\x18\x02 \x01(\x0b\x32\x19.ovperception.v1.FloatMap\"^\n\x12\x45ncodeImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\"@\n\x13\x45ncodeImageResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\":\n\x12\x46orgetImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\"(\n\x13\x46orgetImageResponse\x12\x11\n\tforgotten\x18\x01 \x01(\x08\"D\n\x10\x45mbedTextRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"t\n\x11\x45mbedTextResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12\x34\n\nembeddings\x18\x02 \x01(\x0b\x32 .ovperception.v1.EmbeddingMatrix\"]\n\x11\x45mbedImageRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\"t\n\x12\x45mbedImageResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12\x33\n\tembedding\x18\x02 \x01(\x0b\x32 .ovperception.v1.EmbeddingMatrix\"\x98\x01\n\x13\x45mbedRegionsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x05image\x18\x03 \x01(\x0b\x32\x16.ovperception.v1.Image\x12\x12\n\nkeep_image\x18\x04 \x01(\x08\x12#\n\x05\x62oxes\x18\x05 \x03(\x0b\x32\x14.ovperception.v1.Box\"w\n\x14\x45mbedRegionsResponse\x12)\n\x04info\x18\x01 \x01(\x0b\x32\x1b.ovperception.v1.ResultInfo\x12\x34\n\nembeddings\x18\x02 \x01(\x0b\x32 .ovperception.v1.EmbeddingMatrix\"\x16\n\x14GetServerInfoRequest\"\xe7\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12*\n\x06models\x18\x02 \x03(\x0b\x32\x1a.ovperception.v1.ModelInfo\x12-\n\x06limits\x18\x03 \x01(\x0b\x32\x1d.ovperception.v1.ServerLimits\x12\x15\n\rimage_formats\x18\x04 \x03(\t\x12\x33\n\rpixel_formats\x18\x05 \x03(\x0e\x32\x1c.ovperception.v1.PixelFormat\x12\x37\n\x0flabel_encodings\x18\x06 \x03(\x0e\x32\x1e.ovperception.v1.LabelEncoding\x12\x35\n\x0emask_encodings\x18\x07 \x03(\x0e\x32\x1d.ovperception.v1.MaskEncoding\x12\x0f\n\x07outputs\x18\x08 \x03(\t\x12\x15\n\rshared_memory\x18\t \x01(\x08\"\xeb\x02\n\x0cServerLimits\x12\x19\n\x11max_message_bytes\x18\x01 \x01(\x04\x12\x12\n\nmax_pixels\x18\x02 \x01(\x04\x12\x13\n\x0bmax_classes\x18\x03 \x01(\r\x12\x11\n\tmax_texts\x18\x04 \x01(\r\x12\x14\n\x0cmax_requests\x18\x05 \x01(\r\x12\x16\n\x0emax_kept_bytes\x18\x06 \x01(\x04\x12+\n\x08kept_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmax_batch_items\x18\x08 \x01(\r\x12\x13\n\x0bmax_outputs\x18\t \x01(\r\x12\x15\n\rmax_in_flight\x18\n \x01(\r\x12\x13\n\x0bmax_streams\x18\x0b \x01(\r\x12\x1c\n\x14max_vocabulary_bytes\x18\x0c \x01(\x04\x12\x31\n\x0evocabulary_ttl\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration*\x95\x01\n\x10SegmentationTask\x12!\n\x1dSEGMENTATION_TASK_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSEGMENTATION_TASK_SEMANTIC\x10\x01\x12\x1e\n\x1aSEGMENTATION_TASK_INSTANCE\x10\x02\x12\x1e\n\x1aSEGMENTATION_TASK_PANOPTIC\x10\x03\x32\x96\x08\n\x11PerceptionService\x12^\n\rDetectObjects\x12%.ovperception.v1.DetectObjectsRequest\x1a&.ovperception.v1.DetectObjectsResponse\x12[\n\x0cSegmentImage\x12$.ovperception.v1.SegmentImageRequest\x1a%.ovperception.v1.SegmentImageResponse\x12\x61\n\x0e\x43omputeHeatmap\x12&.ovperception.v1.ComputeHeatmapRequest\x1a\'.ovperception.v1.ComputeHeatmapResponse\x12^\n\rBatchPerceive\x12%.ovperception.v1.BatchPerceiveRequest\x1a&.ovperception.v1.BatchPerceiveResponse\x12\x65\n\x0eStreamPerceive\x12&.ovperception.v1.StreamPerceiveRequest\x1a\'.ovperception.v1.StreamPerceiveResponse(\x01\x30\x01\x12X\n\x0b\x45ncodeImage\x12#.ovperception.v1.EncodeImageRequest\x1a$.ovperception.v1.EncodeImageResponse\x12X\n\x0b\x46orgetImage\x12#.ovperception.v1.ForgetImageRequest\x1a$.ovperception.v1.ForgetImageResponse\x12R\n\tEmbedText\x12!.ovperception.v1.EmbedTextRequest\x1a\".ovperception.v1.EmbedTextResponse\x12U\n\nEmbedImage\x12\".ovperception.v1.EmbedImageRequest\x1a#.ovperception.v1.EmbedImageResponse\x12[\n\x0c\x45mbedRegions\x12$.ovperception.v1.EmbedRegionsRequest\x1a%.ovperception.v1.EmbedRegionsResponse\x12^\n\rGetServerInfo\x12%.ovperception.v1.GetServerInfoRequest\x1a&.ovperception.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ovperception.v1.perception_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEGMENTATIONTASK']._serialized_start=3157
-  _globals['_SEGMENTATIONTASK']._serialized_end=3306
-  _globals['_DETECTOBJECTSREQUEST']._serialized_start=188
-  _globals['_DETECTOBJECTSREQUEST']._serialized_end=598
-  _globals['_REGIONS']._serialized_start=600
-  _globals['_REGIONS']._serialized_end=646
-  _globals['_DETECTOBJECTSRESPONSE']._serialized_start=649
-  _globals['_DETECTOBJECTSRESPONSE']._serialized_end=809
-  _globals['_SEGMENTIMAGEREQUEST']._serialized_start=812
-  _globals['_SEGMENTIMAGEREQUEST']._serialized_end=1207
-  _globals['_SEGMENTIMAGERESPONSE']._serialized_start=1210
-  _globals['_SEGMENTIMAGERESPONSE']._serialized_end=1480
-  _globals['_COMPUTEHEATMAPREQUEST']._serialized_start=1483
-  _globals['_COMPUTEHEATMAPREQUEST']._serialized_end=1614
-  _globals['_COMPUTEHEATMAPRESPONSE']._serialized_start=1616
-  _globals['_COMPUTEHEATMAPRESPONSE']._serialized_end=1727
-  _globals['_ENCODEIMAGEREQUEST']._serialized_start=1729
-  _globals['_ENCODEIMAGEREQUEST']._serialized_end=1823
-  _globals['_ENCODEIMAGERESPONSE']._serialized_start=1825
-  _globals['_ENCODEIMAGERESPONSE']._serialized_end=1889
-  _globals['_FORGETIMAGEREQUEST']._serialized_start=1891
-  _globals['_FORGETIMAGEREQUEST']._serialized_end=1949
-  _globals['_FORGETIMAGERESPONSE']._serialized_start=1951
-  _globals['_FORGETIMAGERESPONSE']._serialized_end=1991
-  _globals['_EMBEDTEXTREQUEST']._serialized_start=1993
-  _globals['_EMBEDTEXTREQUEST']._serialized_end=2061
-  _globals['_EMBEDTEXTRESPONSE']._serialized_start=2063
-  _globals['_EMBEDTEXTRESPONSE']._serialized_end=2179
-  _globals['_EMBEDIMAGEREQUEST']._serialized_start=2181
-  _globals['_EMBEDIMAGEREQUEST']._serialized_end=2274
-  _globals['_EMBEDIMAGERESPONSE']._serialized_start=2276
-  _globals['_EMBEDIMAGERESPONSE']._serialized_end=2392
-  _globals['_EMBEDREGIONSREQUEST']._serialized_start=2395
-  _globals['_EMBEDREGIONSREQUEST']._serialized_end=2547
-  _globals['_EMBEDREGIONSRESPONSE']._serialized_start=2549
-  _globals['_EMBEDREGIONSRESPONSE']._serialized_end=2668
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2670
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2692
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=2695
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=2959
-  _globals['_SERVERLIMITS']._serialized_start=2962
-  _globals['_SERVERLIMITS']._serialized_end=3154
-  _globals['_PERCEPTIONSERVICE']._serialized_start=3309
-  _globals['_PERCEPTIONSERVICE']._serialized_end=4156
+  _globals['_SEGMENTATIONTASK']._serialized_start=3586
+  _globals['_SEGMENTATIONTASK']._serialized_end=3735
+  _globals['_DETECTOBJECTSREQUEST']._serialized_start=220
+  _globals['_DETECTOBJECTSREQUEST']._serialized_end=684
+  _globals['_REGIONS']._serialized_start=686
+  _globals['_REGIONS']._serialized_end=732
+  _globals['_DETECTOBJECTSRESPONSE']._serialized_start=735
+  _globals['_DETECTOBJECTSRESPONSE']._serialized_end=895
+  _globals['_SEGMENTIMAGEREQUEST']._serialized_start=898
+  _globals['_SEGMENTIMAGEREQUEST']._serialized_end=1370
+  _globals['_SEGMENTIMAGERESPONSE']._serialized_start=1373
+  _globals['_SEGMENTIMAGERESPONSE']._serialized_end=1643
+  _globals['_COMPUTEHEATMAPREQUEST']._serialized_start=1646
+  _globals['_COMPUTEHEATMAPREQUEST']._serialized_end=1777
+  _globals['_COMPUTEHEATMAPRESPONSE']._serialized_start=1779
+  _globals['_COMPUTEHEATMAPRESPONSE']._serialized_end=1890
+  _globals['_ENCODEIMAGEREQUEST']._serialized_start=1892
+  _globals['_ENCODEIMAGEREQUEST']._serialized_end=1986
+  _globals['_ENCODEIMAGERESPONSE']._serialized_start=1988
+  _globals['_ENCODEIMAGERESPONSE']._serialized_end=2052
+  _globals['_FORGETIMAGEREQUEST']._serialized_start=2054
+  _globals['_FORGETIMAGEREQUEST']._serialized_end=2112
+  _globals['_FORGETIMAGERESPONSE']._serialized_start=2114
+  _globals['_FORGETIMAGERESPONSE']._serialized_end=2154
+  _globals['_EMBEDTEXTREQUEST']._serialized_start=2156
+  _globals['_EMBEDTEXTREQUEST']._serialized_end=2224
+  _globals['_EMBEDTEXTRESPONSE']._serialized_start=2226
+  _globals['_EMBEDTEXTRESPONSE']._serialized_end=2342
+  _globals['_EMBEDIMAGEREQUEST']._serialized_start=2344
+  _globals['_EMBEDIMAGEREQUEST']._serialized_end=2437
+  _globals['_EMBEDIMAGERESPONSE']._serialized_start=2439
+  _globals['_EMBEDIMAGERESPONSE']._serialized_end=2555
+  _globals['_EMBEDREGIONSREQUEST']._serialized_start=2558
+  _globals['_EMBEDREGIONSREQUEST']._serialized_end=2710
+  _globals['_EMBEDREGIONSRESPONSE']._serialized_start=2712
+  _globals['_EMBEDREGIONSRESPONSE']._serialized_end=2831
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2833
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2855
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2858
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=3217
+  _globals['_SERVERLIMITS']._serialized_start=3220
+  _globals['_SERVERLIMITS']._serialized_end=3583
+  _globals['_PERCEPTIONSERVICE']._serialized_start=3738
+  _globals['_PERCEPTIONSERVICE']._serialized_end=4784
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from ovperception.v1 import image_pb2 as _image_pb2
+from ovperception.v1 import perceive_pb2 as _perceive_pb2
 from ovperception.v1 import results_pb2 as _results_pb2
 from ovperception.v1 import vocabulary_pb2 as _vocabulary_pb2
 from google.protobuf.internal import containers as _containers
@@ -25,7 +26,7 @@ SEGMENTATION_TASK_INSTANCE: SegmentationTask
 SEGMENTATION_TASK_PANOPTIC: SegmentationTask
 
 class DetectObjectsRequest(_message.Message):
-    __slots__ = ("request_id", "model", "image", "keep_image", "vocabulary", "score_threshold", "max_detections", "nms_iou_threshold", "include_masks", "regions")
+    __slots__ = ("request_id", "model", "image", "keep_image", "vocabulary", "score_threshold", "max_detections", "nms_iou_threshold", "include_masks", "regions", "mask_encoding")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +37,7 @@ class DetectObjectsRequest(_message.Message):
     NMS_IOU_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_MASKS_FIELD_NUMBER: _ClassVar[int]
     REGIONS_FIELD_NUMBER: _ClassVar[int]
+    MASK_ENCODING_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     image: _image_pb2.Image
@@ -46,7 +48,8 @@ class DetectObjectsRequest(_message.Message):
     nms_iou_threshold: float
     include_masks: bool
     regions: Regions
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., keep_image: bool = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularySpec, _Mapping]] = ..., score_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., nms_iou_threshold: _Optional[float] = ..., include_masks: bool = ..., regions: _Optional[_Union[Regions, _Mapping]] = ...) -> None: ...
+    mask_encoding: _results_pb2.MaskEncoding
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., keep_image: bool = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularySpec, _Mapping]] = ..., score_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., nms_iou_threshold: _Optional[float] = ..., include_masks: bool = ..., regions: _Optional[_Union[Regions, _Mapping]] = ..., mask_encoding: _Optional[_Union[_results_pb2.MaskEncoding, str]] = ...) -> None: ...
 
 class Regions(_message.Message):
     __slots__ = ("boxes",)
@@ -65,7 +68,7 @@ class DetectObjectsResponse(_message.Message):
     def __init__(self, info: _Optional[_Union[_results_pb2.ResultInfo, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[_results_pb2.ClassInfo, _Mapping]]] = ..., objects: _Optional[_Union[_results_pb2.DetectionList, _Mapping]] = ...) -> None: ...
 
 class SegmentImageRequest(_message.Message):
-    __slots__ = ("request_id", "model", "image", "keep_image", "vocabulary", "task", "score_threshold", "max_detections", "label_encoding", "include_scores")
+    __slots__ = ("request_id", "model", "image", "keep_image", "vocabulary", "task", "score_threshold", "max_detections", "label_encoding", "include_scores", "mask_encoding", "output_stride")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +79,8 @@ class SegmentImageRequest(_message.Message):
     MAX_DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     LABEL_ENCODING_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_SCORES_FIELD_NUMBER: _ClassVar[int]
+    MASK_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_STRIDE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     image: _image_pb2.Image
@@ -86,7 +91,9 @@ class SegmentImageRequest(_message.Message):
     max_detections: int
     label_encoding: _results_pb2.LabelEncoding
     include_scores: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., keep_image: bool = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularySpec, _Mapping]] = ..., task: _Optional[_Union[SegmentationTask, str]] = ..., score_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., label_encoding: _Optional[_Union[_results_pb2.LabelEncoding, str]] = ..., include_scores: bool = ...) -> None: ...
+    mask_encoding: _results_pb2.MaskEncoding
+    output_stride: int
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., keep_image: bool = ..., vocabulary: _Optional[_Union[_vocabulary_pb2.VocabularySpec, _Mapping]] = ..., task: _Optional[_Union[SegmentationTask, str]] = ..., score_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., label_encoding: _Optional[_Union[_results_pb2.LabelEncoding, str]] = ..., include_scores: bool = ..., mask_encoding: _Optional[_Union[_results_pb2.MaskEncoding, str]] = ..., output_stride: _Optional[int] = ...) -> None: ...
 
 class SegmentImageResponse(_message.Message):
     __slots__ = ("info", "classes", "semantic", "instances", "panoptic")
@@ -217,23 +224,29 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "models", "limits", "image_formats", "pixel_formats", "label_encodings")
+    __slots__ = ("version", "models", "limits", "image_formats", "pixel_formats", "label_encodings", "mask_encodings", "outputs", "shared_memory")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FORMATS_FIELD_NUMBER: _ClassVar[int]
     PIXEL_FORMATS_FIELD_NUMBER: _ClassVar[int]
     LABEL_ENCODINGS_FIELD_NUMBER: _ClassVar[int]
+    MASK_ENCODINGS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     version: str
     models: _containers.RepeatedCompositeFieldContainer[_results_pb2.ModelInfo]
     limits: ServerLimits
     image_formats: _containers.RepeatedScalarFieldContainer[str]
     pixel_formats: _containers.RepeatedScalarFieldContainer[_image_pb2.PixelFormat]
     label_encodings: _containers.RepeatedScalarFieldContainer[_results_pb2.LabelEncoding]
-    def __init__(self, version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_results_pb2.ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., image_formats: _Optional[_Iterable[str]] = ..., pixel_formats: _Optional[_Iterable[_Union[_image_pb2.PixelFormat, str]]] = ..., label_encodings: _Optional[_Iterable[_Union[_results_pb2.LabelEncoding, str]]] = ...) -> None: ...
+    mask_encodings: _containers.RepeatedScalarFieldContainer[_results_pb2.MaskEncoding]
+    outputs: _containers.RepeatedScalarFieldContainer[str]
+    shared_memory: bool
+    def __init__(self, version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_results_pb2.ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., image_formats: _Optional[_Iterable[str]] = ..., pixel_formats: _Optional[_Iterable[_Union[_image_pb2.PixelFormat, str]]] = ..., label_encodings: _Optional[_Iterable[_Union[_results_pb2.LabelEncoding, str]]] = ..., mask_encodings: _Optional[_Iterable[_Union[_results_pb2.MaskEncoding, str]]] = ..., outputs: _Optional[_Iterable[str]] = ..., shared_memory: bool = ...) -> None: ...
 
 class ServerLimits(_message.Message):
-    __slots__ = ("max_message_bytes", "max_pixels", "max_classes", "max_texts", "max_requests", "max_kept_bytes", "kept_ttl")
+    __slots__ = ("max_message_bytes", "max_pixels", "max_classes", "max_texts", "max_requests", "max_kept_bytes", "kept_ttl", "max_batch_items", "max_outputs", "max_in_flight", "max_streams", "max_vocabulary_bytes", "vocabulary_ttl")
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MAX_CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +254,12 @@ class ServerLimits(_message.Message):
     MAX_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     MAX_KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KEPT_TTL_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VOCABULARY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_TTL_FIELD_NUMBER: _ClassVar[int]
     max_message_bytes: int
     max_pixels: int
     max_classes: int
@@ -248,4 +267,10 @@ class ServerLimits(_message.Message):
     max_requests: int
     max_kept_bytes: int
     kept_ttl: _duration_pb2.Duration
-    def __init__(self, max_message_bytes: _Optional[int] = ..., max_pixels: _Optional[int] = ..., max_classes: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_requests: _Optional[int] = ..., max_kept_bytes: _Optional[int] = ..., kept_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    max_batch_items: int
+    max_outputs: int
+    max_in_flight: int
+    max_streams: int
+    max_vocabulary_bytes: int
+    vocabulary_ttl: _duration_pb2.Duration
+    def __init__(self, max_message_bytes: _Optional[int] = ..., max_pixels: _Optional[int] = ..., max_classes: _Optional[int] = ..., max_texts: _Optional[int] = ..., max_requests: _Optional[int] = ..., max_kept_bytes: _Optional[int] = ..., kept_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_batch_items: _Optional[int] = ..., max_outputs: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., max_streams: _Optional[int] = ..., max_vocabulary_bytes: _Optional[int] = ..., vocabulary_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

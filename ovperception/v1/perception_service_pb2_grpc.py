@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from ovperception.v1 import perceive_pb2 as ovperception_dot_v1_dot_perceive__pb2
 from ovperception.v1 import perception_service_pb2 as ovperception_dot_v1_dot_perception__service__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
@@ -52,6 +53,16 @@ class PerceptionServiceStub(object):
                 '/ovperception.v1.PerceptionService/ComputeHeatmap',
                 request_serializer=ovperception_dot_v1_dot_perception__service__pb2.ComputeHeatmapRequest.SerializeToString,
                 response_deserializer=ovperception_dot_v1_dot_perception__service__pb2.ComputeHeatmapResponse.FromString,
+                _registered_method=True)
+        self.BatchPerceive = channel.unary_unary(
+                '/ovperception.v1.PerceptionService/BatchPerceive',
+                request_serializer=ovperception_dot_v1_dot_perceive__pb2.BatchPerceiveRequest.SerializeToString,
+                response_deserializer=ovperception_dot_v1_dot_perceive__pb2.BatchPerceiveResponse.FromString,
+                _registered_method=True)
+        self.StreamPerceive = channel.stream_stream(
+                '/ovperception.v1.PerceptionService/StreamPerceive',
+                request_serializer=ovperception_dot_v1_dot_perceive__pb2.StreamPerceiveRequest.SerializeToString,
+                response_deserializer=ovperception_dot_v1_dot_perceive__pb2.StreamPerceiveResponse.FromString,
                 _registered_method=True)
         self.EncodeImage = channel.unary_unary(
                 '/ovperception.v1.PerceptionService/EncodeImage',
@@ -108,6 +119,20 @@ class PerceptionServiceServicer(object):
 
     def ComputeHeatmap(self, request, context):
         """Tells how well each pixel fits one text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchPerceive(self, request, context):
+        """Answers several questions about each of several images; an image that fails, fails alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamPerceive(self, request_iterator, context):
+        """Answers the same questions about frame after frame: see StreamPerceiveRequest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +197,16 @@ def add_PerceptionServiceServicer_to_server(servicer, server):
                     servicer.ComputeHeatmap,
                     request_deserializer=ovperception_dot_v1_dot_perception__service__pb2.ComputeHeatmapRequest.FromString,
                     response_serializer=ovperception_dot_v1_dot_perception__service__pb2.ComputeHeatmapResponse.SerializeToString,
+            ),
+            'BatchPerceive': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchPerceive,
+                    request_deserializer=ovperception_dot_v1_dot_perceive__pb2.BatchPerceiveRequest.FromString,
+                    response_serializer=ovperception_dot_v1_dot_perceive__pb2.BatchPerceiveResponse.SerializeToString,
+            ),
+            'StreamPerceive': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamPerceive,
+                    request_deserializer=ovperception_dot_v1_dot_perceive__pb2.StreamPerceiveRequest.FromString,
+                    response_serializer=ovperception_dot_v1_dot_perceive__pb2.StreamPerceiveResponse.SerializeToString,
             ),
             'EncodeImage': grpc.unary_unary_rpc_method_handler(
                     servicer.EncodeImage,
@@ -289,6 +324,60 @@ class PerceptionService(object):
             '/ovperception.v1.PerceptionService/ComputeHeatmap',
             ovperception_dot_v1_dot_perception__service__pb2.ComputeHeatmapRequest.SerializeToString,
             ovperception_dot_v1_dot_perception__service__pb2.ComputeHeatmapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchPerceive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ovperception.v1.PerceptionService/BatchPerceive',
+            ovperception_dot_v1_dot_perceive__pb2.BatchPerceiveRequest.SerializeToString,
+            ovperception_dot_v1_dot_perceive__pb2.BatchPerceiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamPerceive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ovperception.v1.PerceptionService/StreamPerceive',
+            ovperception_dot_v1_dot_perceive__pb2.StreamPerceiveRequest.SerializeToString,
+            ovperception_dot_v1_dot_perceive__pb2.StreamPerceiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

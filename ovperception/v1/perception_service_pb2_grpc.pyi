@@ -1,5 +1,8 @@
+from collections.abc import Iterator
+
 import grpc
 
+from ovperception.v1 import perceive_pb2
 from ovperception.v1 import perception_service_pb2
 
 class PerceptionServiceStub:
@@ -7,6 +10,8 @@ class PerceptionServiceStub:
     DetectObjects: grpc.UnaryUnaryMultiCallable[perception_service_pb2.DetectObjectsRequest, perception_service_pb2.DetectObjectsResponse]
     SegmentImage: grpc.UnaryUnaryMultiCallable[perception_service_pb2.SegmentImageRequest, perception_service_pb2.SegmentImageResponse]
     ComputeHeatmap: grpc.UnaryUnaryMultiCallable[perception_service_pb2.ComputeHeatmapRequest, perception_service_pb2.ComputeHeatmapResponse]
+    BatchPerceive: grpc.UnaryUnaryMultiCallable[perceive_pb2.BatchPerceiveRequest, perceive_pb2.BatchPerceiveResponse]
+    StreamPerceive: grpc.StreamStreamMultiCallable[perceive_pb2.StreamPerceiveRequest, perceive_pb2.StreamPerceiveResponse]
     EncodeImage: grpc.UnaryUnaryMultiCallable[perception_service_pb2.EncodeImageRequest, perception_service_pb2.EncodeImageResponse]
     ForgetImage: grpc.UnaryUnaryMultiCallable[perception_service_pb2.ForgetImageRequest, perception_service_pb2.ForgetImageResponse]
     EmbedText: grpc.UnaryUnaryMultiCallable[perception_service_pb2.EmbedTextRequest, perception_service_pb2.EmbedTextResponse]
@@ -18,6 +23,8 @@ class PerceptionServiceServicer:
     def DetectObjects(self, request: perception_service_pb2.DetectObjectsRequest, context: grpc.ServicerContext) -> perception_service_pb2.DetectObjectsResponse: ...
     def SegmentImage(self, request: perception_service_pb2.SegmentImageRequest, context: grpc.ServicerContext) -> perception_service_pb2.SegmentImageResponse: ...
     def ComputeHeatmap(self, request: perception_service_pb2.ComputeHeatmapRequest, context: grpc.ServicerContext) -> perception_service_pb2.ComputeHeatmapResponse: ...
+    def BatchPerceive(self, request: perceive_pb2.BatchPerceiveRequest, context: grpc.ServicerContext) -> perceive_pb2.BatchPerceiveResponse: ...
+    def StreamPerceive(self, request_iterator: Iterator[perceive_pb2.StreamPerceiveRequest], context: grpc.ServicerContext) -> Iterator[perceive_pb2.StreamPerceiveResponse]: ...
     def EncodeImage(self, request: perception_service_pb2.EncodeImageRequest, context: grpc.ServicerContext) -> perception_service_pb2.EncodeImageResponse: ...
     def ForgetImage(self, request: perception_service_pb2.ForgetImageRequest, context: grpc.ServicerContext) -> perception_service_pb2.ForgetImageResponse: ...
     def EmbedText(self, request: perception_service_pb2.EmbedTextRequest, context: grpc.ServicerContext) -> perception_service_pb2.EmbedTextResponse: ...

@@ -26,43 +26,51 @@ from ovperception.v1 import image_pb2 as ovperception_dot_v1_dot_image__pb2
 from ovperception.v1 import vocabulary_pb2 as ovperception_dot_v1_dot_vocabulary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dovperception/v1/results.proto\x12\x0fovperception.v1\x1a\x1bovperception/v1/image.proto\x1a ovperception/v1/vocabulary.proto\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"+\n\tClassInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08is_thing\x18\x02 \x01(\x08\"w\n\tDetection\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x02\x12!\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x14.ovperception.v1.Box\x12#\n\x04mask\x18\x04 \x01(\x0b\x32\x15.ovperception.v1.Mask\"7\n\x04Mask\x12\'\n\x03rle\x18\x01 \x01(\x0b\x32\x18.ovperception.v1.CocoRleH\x00\x42\x06\n\x04\x64\x61ta\"8\n\x07\x43ocoRle\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"R\n\rDetectionList\x12.\n\ndetections\x18\x01 \x03(\x0b\x32\x1a.ovperception.v1.Detection\x12\x11\n\thas_masks\x18\x02 \x01(\x08\"\xc7\x01\n\x08LabelMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x30\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x1e.ovperception.v1.LabelEncoding\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x12\n\nvoid_value\x18\x05 \x01(\r\x12\x1d\n\x15present_class_indices\x18\x06 \x03(\x05\x12)\n\x06scores\x18\x07 \x01(\x0b\x32\x19.ovperception.v1.FloatMap\"l\n\x0bPanopticMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x12\n\nid_map_png\x18\x03 \x01(\x0c\x12*\n\x08segments\x18\x04 \x03(\x0b\x32\x18.ovperception.v1.Segment\"Y\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\r\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0c\n\x04\x61rea\x18\x04 \x01(\x04\x12\x10\n\x08is_thing\x18\x05 \x01(\x08\";\n\x08\x46loatMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x10\n\x08\x64\x65\x66lated\x18\x03 \x01(\x0c\"A\n\x0f\x45mbeddingMatrix\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x97\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12$\n\x05tasks\x18\x04 \x03(\x0e\x32\x15.ovperception.v1.Task\x12\x10\n\x08\x62\x61\x63kbone\x18\x05 \x01(\t\x12\x1b\n\x13\x65mbedding_dimension\x18\x06 \x01(\r\"\xcd\x01\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tdecode_ms\x18\x02 \x01(\x02\x12\x15\n\rpreprocess_ms\x18\x03 \x01(\x02\x12\x10\n\x08trunk_ms\x18\x04 \x01(\x02\x12\x0f\n\x07head_ms\x18\x05 \x01(\x02\x12\x13\n\x0b\x63lassify_ms\x18\x06 \x01(\x02\x12\x16\n\x0epostprocess_ms\x18\x07 \x01(\x02\x12\x11\n\tencode_ms\x18\x08 \x01(\x02\x12\x10\n\x08total_ms\x18\t \x01(\x02\x12\x12\n\nbatch_size\x18\n \x01(\r\"\xf9\x01\n\nResultInfo\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.ovperception.v1.ModelInfo\x12)\n\x05image\x18\x03 \x01(\x0b\x32\x1a.ovperception.v1.ImageInfo\x12\x33\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1f.ovperception.v1.VocabularyInfo\x12\'\n\x06timing\x18\x05 \x01(\x0b\x32\x17.ovperception.v1.Timing\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x10\n\x08warnings\x18\x07 \x03(\t*\x95\x01\n\rLabelEncoding\x12\x1e\n\x1aLABEL_ENCODING_UNSPECIFIED\x10\x00\x12\x17\n\x13LABEL_ENCODING_PNG8\x10\x01\x12\x18\n\x14LABEL_ENCODING_PNG16\x10\x02\x12\x17\n\x13LABEL_ENCODING_RAW8\x10\x03\x12\x18\n\x14LABEL_ENCODING_RAW16\x10\x04*S\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTASK_DETECT\x10\x01\x12\x11\n\rTASK_SEMANTIC\x10\x02\x12\x11\n\rTASK_PANOPTIC\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dovperception/v1/results.proto\x12\x0fovperception.v1\x1a\x1bovperception/v1/image.proto\x1a ovperception/v1/vocabulary.proto\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"+\n\tClassInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08is_thing\x18\x02 \x01(\x08\"w\n\tDetection\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x02\x12!\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x14.ovperception.v1.Box\x12#\n\x04mask\x18\x04 \x01(\x0b\x32\x15.ovperception.v1.Mask\"\xbd\x01\n\x04Mask\x12\'\n\x03rle\x18\x01 \x01(\x0b\x32\x18.ovperception.v1.CocoRleH\x00\x12\r\n\x03png\x18\x02 \x01(\x0cH\x00\x12\x15\n\x0bpacked_bits\x18\x03 \x01(\x0cH\x00\x12\x30\n\x08polygons\x18\x04 \x01(\x0b\x32\x1c.ovperception.v1.PolygonListH\x00\x12,\n\x06region\x18\x05 \x01(\x0b\x32\x1c.ovperception.v1.PixelRegionB\x06\n\x04\x64\x61ta\"B\n\x0bPixelRegion\x12\t\n\x01x\x18\x01 \x01(\r\x12\t\n\x01y\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"9\n\x0bPolygonList\x12*\n\x08polygons\x18\x01 \x03(\x0b\x32\x18.ovperception.v1.Polygon\"\x19\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\r\"8\n\x07\x43ocoRle\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x03 \x01(\x0c\"R\n\rDetectionList\x12.\n\ndetections\x18\x01 \x03(\x0b\x32\x1a.ovperception.v1.Detection\x12\x11\n\thas_masks\x18\x02 \x01(\x08\"\xde\x01\n\x08LabelMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x30\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x1e.ovperception.v1.LabelEncoding\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x12\n\nvoid_value\x18\x05 \x01(\r\x12\x1d\n\x15present_class_indices\x18\x06 \x03(\x05\x12)\n\x06scores\x18\x07 \x01(\x0b\x32\x19.ovperception.v1.FloatMap\x12\x15\n\routput_stride\x18\x08 \x01(\r\"l\n\x0bPanopticMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x12\n\nid_map_png\x18\x03 \x01(\x0c\x12*\n\x08segments\x18\x04 \x03(\x0b\x32\x18.ovperception.v1.Segment\"Y\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\r\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0c\n\x04\x61rea\x18\x04 \x01(\x04\x12\x10\n\x08is_thing\x18\x05 \x01(\x08\";\n\x08\x46loatMap\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x10\n\x08\x64\x65\x66lated\x18\x03 \x01(\x0c\"A\n\x0f\x45mbeddingMatrix\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x97\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12$\n\x05tasks\x18\x04 \x03(\x0e\x32\x15.ovperception.v1.Task\x12\x10\n\x08\x62\x61\x63kbone\x18\x05 \x01(\t\x12\x1b\n\x13\x65mbedding_dimension\x18\x06 \x01(\r\"\xcd\x01\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tdecode_ms\x18\x02 \x01(\x02\x12\x15\n\rpreprocess_ms\x18\x03 \x01(\x02\x12\x10\n\x08trunk_ms\x18\x04 \x01(\x02\x12\x0f\n\x07head_ms\x18\x05 \x01(\x02\x12\x13\n\x0b\x63lassify_ms\x18\x06 \x01(\x02\x12\x16\n\x0epostprocess_ms\x18\x07 \x01(\x02\x12\x11\n\tencode_ms\x18\x08 \x01(\x02\x12\x10\n\x08total_ms\x18\t \x01(\x02\x12\x12\n\nbatch_size\x18\n \x01(\r\"\xf9\x01\n\nResultInfo\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.ovperception.v1.ModelInfo\x12)\n\x05image\x18\x03 \x01(\x0b\x32\x1a.ovperception.v1.ImageInfo\x12\x33\n\nvocabulary\x18\x04 \x01(\x0b\x32\x1f.ovperception.v1.VocabularyInfo\x12\'\n\x06timing\x18\x05 \x01(\x0b\x32\x17.ovperception.v1.Timing\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x10\n\x08warnings\x18\x07 \x03(\t*\xba\x01\n\x0cMaskEncoding\x12\x1d\n\x19MASK_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16MASK_ENCODING_COCO_RLE\x10\x01\x12\x1d\n\x19MASK_ENCODING_CROPPED_RLE\x10\x02\x12\x15\n\x11MASK_ENCODING_PNG\x10\x03\x12\x1d\n\x19MASK_ENCODING_PACKED_BITS\x10\x04\x12\x1a\n\x16MASK_ENCODING_POLYGONS\x10\x05*\x95\x01\n\rLabelEncoding\x12\x1e\n\x1aLABEL_ENCODING_UNSPECIFIED\x10\x00\x12\x17\n\x13LABEL_ENCODING_PNG8\x10\x01\x12\x18\n\x14LABEL_ENCODING_PNG16\x10\x02\x12\x17\n\x13LABEL_ENCODING_RAW8\x10\x03\x12\x18\n\x14LABEL_ENCODING_RAW16\x10\x04*S\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x0f\n\x0bTASK_DETECT\x10\x01\x12\x11\n\rTASK_SEMANTIC\x10\x02\x12\x11\n\rTASK_PANOPTIC\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ovperception.v1.results_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LABELENCODING']._serialized_start=1691
-  _globals['_LABELENCODING']._serialized_end=1840
-  _globals['_TASK']._serialized_start=1842
-  _globals['_TASK']._serialized_end=1925
+  _globals['_MASKENCODING']._serialized_start=2003
+  _globals['_MASKENCODING']._serialized_end=2189
+  _globals['_LABELENCODING']._serialized_start=2192
+  _globals['_LABELENCODING']._serialized_end=2341
+  _globals['_TASK']._serialized_start=2343
+  _globals['_TASK']._serialized_end=2426
   _globals['_BOX']._serialized_start=113
   _globals['_BOX']._serialized_end=178
   _globals['_CLASSINFO']._serialized_start=180
   _globals['_CLASSINFO']._serialized_end=223
   _globals['_DETECTION']._serialized_start=225
   _globals['_DETECTION']._serialized_end=344
-  _globals['_MASK']._serialized_start=346
-  _globals['_MASK']._serialized_end=401
-  _globals['_COCORLE']._serialized_start=403
-  _globals['_COCORLE']._serialized_end=459
-  _globals['_DETECTIONLIST']._serialized_start=461
-  _globals['_DETECTIONLIST']._serialized_end=543
-  _globals['_LABELMAP']._serialized_start=546
-  _globals['_LABELMAP']._serialized_end=745
-  _globals['_PANOPTICMAP']._serialized_start=747
-  _globals['_PANOPTICMAP']._serialized_end=855
-  _globals['_SEGMENT']._serialized_start=857
-  _globals['_SEGMENT']._serialized_end=946
-  _globals['_FLOATMAP']._serialized_start=948
-  _globals['_FLOATMAP']._serialized_end=1007
-  _globals['_EMBEDDINGMATRIX']._serialized_start=1009
-  _globals['_EMBEDDINGMATRIX']._serialized_end=1074
-  _globals['_MODELINFO']._serialized_start=1077
-  _globals['_MODELINFO']._serialized_end=1228
-  _globals['_TIMING']._serialized_start=1231
-  _globals['_TIMING']._serialized_end=1436
-  _globals['_RESULTINFO']._serialized_start=1439
-  _globals['_RESULTINFO']._serialized_end=1688
+  _globals['_MASK']._serialized_start=347
+  _globals['_MASK']._serialized_end=536
+  _globals['_PIXELREGION']._serialized_start=538
+  _globals['_PIXELREGION']._serialized_end=604
+  _globals['_POLYGONLIST']._serialized_start=606
+  _globals['_POLYGONLIST']._serialized_end=663
+  _globals['_POLYGON']._serialized_start=665
+  _globals['_POLYGON']._serialized_end=690
+  _globals['_COCORLE']._serialized_start=692
+  _globals['_COCORLE']._serialized_end=748
+  _globals['_DETECTIONLIST']._serialized_start=750
+  _globals['_DETECTIONLIST']._serialized_end=832
+  _globals['_LABELMAP']._serialized_start=835
+  _globals['_LABELMAP']._serialized_end=1057
+  _globals['_PANOPTICMAP']._serialized_start=1059
+  _globals['_PANOPTICMAP']._serialized_end=1167
+  _globals['_SEGMENT']._serialized_start=1169
+  _globals['_SEGMENT']._serialized_end=1258
+  _globals['_FLOATMAP']._serialized_start=1260
+  _globals['_FLOATMAP']._serialized_end=1319
+  _globals['_EMBEDDINGMATRIX']._serialized_start=1321
+  _globals['_EMBEDDINGMATRIX']._serialized_end=1386
+  _globals['_MODELINFO']._serialized_start=1389
+  _globals['_MODELINFO']._serialized_end=1540
+  _globals['_TIMING']._serialized_start=1543
+  _globals['_TIMING']._serialized_end=1748
+  _globals['_RESULTINFO']._serialized_start=1751
+  _globals['_RESULTINFO']._serialized_end=2000
 # @@protoc_insertion_point(module_scope)

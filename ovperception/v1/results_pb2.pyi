@@ -9,6 +9,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class MaskEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_ENCODING_UNSPECIFIED: _ClassVar[MaskEncoding]
+    MASK_ENCODING_COCO_RLE: _ClassVar[MaskEncoding]
+    MASK_ENCODING_CROPPED_RLE: _ClassVar[MaskEncoding]
+    MASK_ENCODING_PNG: _ClassVar[MaskEncoding]
+    MASK_ENCODING_PACKED_BITS: _ClassVar[MaskEncoding]
+    MASK_ENCODING_POLYGONS: _ClassVar[MaskEncoding]
+
 class LabelEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     LABEL_ENCODING_UNSPECIFIED: _ClassVar[LabelEncoding]
@@ -23,6 +32,12 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_DETECT: _ClassVar[Task]
     TASK_SEMANTIC: _ClassVar[Task]
     TASK_PANOPTIC: _ClassVar[Task]
+MASK_ENCODING_UNSPECIFIED: MaskEncoding
+MASK_ENCODING_COCO_RLE: MaskEncoding
+MASK_ENCODING_CROPPED_RLE: MaskEncoding
+MASK_ENCODING_PNG: MaskEncoding
+MASK_ENCODING_PACKED_BITS: MaskEncoding
+MASK_ENCODING_POLYGONS: MaskEncoding
 LABEL_ENCODING_UNSPECIFIED: LabelEncoding
 LABEL_ENCODING_PNG8: LabelEncoding
 LABEL_ENCODING_PNG16: LabelEncoding
@@ -66,10 +81,42 @@ class Detection(_message.Message):
     def __init__(self, class_index: _Optional[int] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ...) -> None: ...
 
 class Mask(_message.Message):
-    __slots__ = ("rle",)
+    __slots__ = ("rle", "png", "packed_bits", "polygons", "region")
     RLE_FIELD_NUMBER: _ClassVar[int]
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    PACKED_BITS_FIELD_NUMBER: _ClassVar[int]
+    POLYGONS_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
     rle: CocoRle
-    def __init__(self, rle: _Optional[_Union[CocoRle, _Mapping]] = ...) -> None: ...
+    png: bytes
+    packed_bits: bytes
+    polygons: PolygonList
+    region: PixelRegion
+    def __init__(self, rle: _Optional[_Union[CocoRle, _Mapping]] = ..., png: _Optional[bytes] = ..., packed_bits: _Optional[bytes] = ..., polygons: _Optional[_Union[PolygonList, _Mapping]] = ..., region: _Optional[_Union[PixelRegion, _Mapping]] = ...) -> None: ...
+
+class PixelRegion(_message.Message):
+    __slots__ = ("x", "y", "width", "height")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    x: int
+    y: int
+    width: int
+    height: int
+    def __init__(self, x: _Optional[int] = ..., y: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+
+class PolygonList(_message.Message):
+    __slots__ = ("polygons",)
+    POLYGONS_FIELD_NUMBER: _ClassVar[int]
+    polygons: _containers.RepeatedCompositeFieldContainer[Polygon]
+    def __init__(self, polygons: _Optional[_Iterable[_Union[Polygon, _Mapping]]] = ...) -> None: ...
+
+class Polygon(_message.Message):
+    __slots__ = ("points",)
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, points: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CocoRle(_message.Message):
     __slots__ = ("height", "width", "counts")
@@ -90,7 +137,7 @@ class DetectionList(_message.Message):
     def __init__(self, detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., has_masks: bool = ...) -> None: ...
 
 class LabelMap(_message.Message):
-    __slots__ = ("width", "height", "encoding", "data", "void_value", "present_class_indices", "scores")
+    __slots__ = ("width", "height", "encoding", "data", "void_value", "present_class_indices", "scores", "output_stride")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +145,7 @@ class LabelMap(_message.Message):
     VOID_VALUE_FIELD_NUMBER: _ClassVar[int]
     PRESENT_CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_STRIDE_FIELD_NUMBER: _ClassVar[int]
     width: int
     height: int
     encoding: LabelEncoding
@@ -105,7 +153,8 @@ class LabelMap(_message.Message):
     void_value: int
     present_class_indices: _containers.RepeatedScalarFieldContainer[int]
     scores: FloatMap
-    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., encoding: _Optional[_Union[LabelEncoding, str]] = ..., data: _Optional[bytes] = ..., void_value: _Optional[int] = ..., present_class_indices: _Optional[_Iterable[int]] = ..., scores: _Optional[_Union[FloatMap, _Mapping]] = ...) -> None: ...
+    output_stride: int
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., encoding: _Optional[_Union[LabelEncoding, str]] = ..., data: _Optional[bytes] = ..., void_value: _Optional[int] = ..., present_class_indices: _Optional[_Iterable[int]] = ..., scores: _Optional[_Union[FloatMap, _Mapping]] = ..., output_stride: _Optional[int] = ...) -> None: ...
 
 class PanopticMap(_message.Message):
     __slots__ = ("width", "height", "id_map_png", "segments")

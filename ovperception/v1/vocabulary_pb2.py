@@ -22,23 +22,25 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ovperception/v1/vocabulary.proto\x12\x0fovperception.v1\"X\n\x0eVocabularySpec\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12-\n\x06inline\x18\x02 \x01(\x0b\x32\x1b.ovperception.v1.VocabularyH\x00\x42\x07\n\x05value\"\xdf\x01\n\nVocabulary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x07\x63lasses\x18\x03 \x03(\x0b\x32 .ovperception.v1.VocabularyClass\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x14\n\x0ctemplate_set\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\t\x12-\n\nbackground\x18\x08 \x01(\x0b\x32\x19.ovperception.v1.WordList\"\x19\n\x08WordList\x12\r\n\x05words\x18\x01 \x03(\t\"\x9a\x01\n\x0fVocabularyClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08synonyms\x18\x02 \x03(\t\x12\x15\n\x08is_thing\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0fscore_threshold\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tnegatives\x18\x05 \x03(\tB\x0b\n\t_is_thingB\x12\n\x10_score_threshold\"4\n\x0eVocabularyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n ovperception/v1/vocabulary.proto\x12\x0fovperception.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"n\n\x0eVocabularySpec\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12-\n\x06inline\x18\x02 \x01(\x0b\x32\x1b.ovperception.v1.VocabularyH\x00\x12\x14\n\x0c\x63lass_filter\x18\x03 \x03(\tB\x07\n\x05value\"\xb8\x02\n\nVocabulary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x31\n\x07\x63lasses\x18\x03 \x03(\x0b\x32 .ovperception.v1.VocabularyClass\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x14\n\x0ctemplate_set\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\t\x12-\n\nbackground\x18\x08 \x01(\x0b\x32\x19.ovperception.v1.WordList\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"\x19\n\x08WordList\x12\r\n\x05words\x18\x01 \x03(\t\"\x9a\x01\n\x0fVocabularyClass\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08synonyms\x18\x02 \x03(\t\x12\x15\n\x08is_thing\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0fscore_threshold\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tnegatives\x18\x05 \x03(\tB\x0b\n\t_is_thingB\x12\n\x10_score_threshold\"u\n\x0eVocabularyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ovperception.v1.vocabulary_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VOCABULARYSPEC']._serialized_start=53
-  _globals['_VOCABULARYSPEC']._serialized_end=141
-  _globals['_VOCABULARY']._serialized_start=144
-  _globals['_VOCABULARY']._serialized_end=367
-  _globals['_WORDLIST']._serialized_start=369
-  _globals['_WORDLIST']._serialized_end=394
-  _globals['_VOCABULARYCLASS']._serialized_start=397
-  _globals['_VOCABULARYCLASS']._serialized_end=551
-  _globals['_VOCABULARYINFO']._serialized_start=553
-  _globals['_VOCABULARYINFO']._serialized_end=605
+  _globals['_VOCABULARYSPEC']._serialized_start=118
+  _globals['_VOCABULARYSPEC']._serialized_end=228
+  _globals['_VOCABULARY']._serialized_start=231
+  _globals['_VOCABULARY']._serialized_end=543
+  _globals['_WORDLIST']._serialized_start=545
+  _globals['_WORDLIST']._serialized_end=570
+  _globals['_VOCABULARYCLASS']._serialized_start=573
+  _globals['_VOCABULARYCLASS']._serialized_end=727
+  _globals['_VOCABULARYINFO']._serialized_start=729
+  _globals['_VOCABULARYINFO']._serialized_end=846
 # @@protoc_insertion_point(module_scope)
