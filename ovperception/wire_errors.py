@@ -38,17 +38,21 @@ def status_of(error: OVPError, request_id: str = "") -> Status:
         violation = BadRequest.FieldViolation(field=error.field, description=_cut(error.what))
         _attach(status, BadRequest(field_violations=[violation]))
     if error.grpc_status in _RETRYABLE:
-        _attach(status, RetryInfo(retry_delay=Duration(nanos=_RETRY_AFTER_MS * 1_000_000)))
+        delay = Duration()
+        delay.FromMilliseconds(error.retry_after_ms or _RETRY_AFTER_MS)
+        _attach(status, RetryInfo(retry_delay=delay))
     return status
 
 
 def error_of(status: Status) -> OVPError | None:
     """The error that a server of ours answered with, or None if the status does not come from one."""
-    for detail in status.details:
-        info = ErrorInfo()
-        if detail.Unpack(info) and info.domain == DOMAIN:
-            return _rebuild(info, status.message)
-    return None
+    info, retry = ErrorInfo(), RetryInfo()
+    if not any(detail.Unpack(info) and info.domain == DOMAIN for detail in status.details):
+        return None
+    error = _rebuild(info, status.message)
+    if any(detail.Unpack(retry) for detail in status.details):
+        error.retry_after_ms = retry.retry_delay.ToMilliseconds()
+    return error
 
 
 def _rebuild(info: ErrorInfo, message: str) -> OVPError:

@@ -1,5 +1,7 @@
 """Answers, vocabularies and errors survive the wire."""
 
+import pickle
+
 import numpy as np
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
@@ -146,6 +148,15 @@ def test_details_for_other_languages():
     assert not any(detail.Is(RetryInfo.DESCRIPTOR) for detail in status.details)
     status = status_of(errors.ResourceExhausted("Full"))
     assert any(detail.Is(RetryInfo.DESCRIPTOR) for detail in status.details)
+
+
+def test_when_a_second_try_is_worth_it():
+    error = errors.ResourceExhausted("Full")
+    error.retry_after_ms = 1234
+    assert error_of(_sent(status_of(error))).retry_after_ms == 1234
+    assert pickle.loads(pickle.dumps(error)).retry_after_ms == 1234
+    assert error_of(_sent(status_of(errors.Unavailable("Down")))).retry_after_ms > 0
+    assert error_of(_sent(status_of(InvalidParameter("No")))).retry_after_ms == 0
 
 
 def test_somebody_elses_status():
