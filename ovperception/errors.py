@@ -15,6 +15,7 @@ server answers with. A message says what was wrong, what was expected, what was 
     │   ├── UnknownHead
     │   ├── UnknownImage                                   an image_id the server does not keep (any more)
     │   ├── UnknownVocabulary
+    │   │   └── VocabularyNotFound                         a handle that was never given out or has expired
     │   └── MissingFile                                    (also a FileNotFoundError)
     ├── Unsupported                   UNIMPLEMENTED        a task, backbone family or format not covered
     ├── InvalidCheckpoint             FAILED_PRECONDITION  missing, extra or misshaped keys; not a checkpoint
@@ -31,6 +32,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyExists",
+    "Conflict",
     "DeadlineExceeded",
     "InvalidCheckpoint",
     "InvalidDataset",
@@ -52,6 +55,7 @@ __all__ = [
     "UnknownModel",
     "UnknownVocabulary",
     "Unsupported",
+    "VocabularyNotFound",
 ]
 
 
@@ -171,6 +175,10 @@ class UnknownVocabulary(NotFound):
     """No vocabulary of this name is built in or kept by the server."""
 
 
+class VocabularyNotFound(UnknownVocabulary):
+    """The handle of a kept vocabulary was never given out, has expired, or was dropped to make room."""
+
+
 class MissingFile(NotFound, FileNotFoundError):
     """A path does not exist or is not a file."""
 
@@ -214,6 +222,19 @@ class ResourceExhausted(OVPError):
     """No room: the queue, memory or disk is full. Trying again later may help."""
 
     grpc_status = "RESOURCE_EXHAUSTED"
+
+
+class AlreadyExists(OVPError):
+    """Something of this name is there already."""
+
+    grpc_status = "ALREADY_EXISTS"
+    exit_code = 2
+
+
+class Conflict(OVPError):
+    """What was to be changed is not what it was when the caller last saw it."""
+
+    grpc_status = "ABORTED"
 
 
 class DeadlineExceeded(OVPError):

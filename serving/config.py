@@ -17,7 +17,7 @@ _COUNTS = (
     "max_texts",
     "max_requests",
     "max_batch",
-    "max_streams",
+    "max_calls_per_connection",
     "kept_ttl_s",
     "max_wait_s",
     "keepalive_s",
@@ -49,7 +49,13 @@ class ServerConfig:
         max_queued_bytes: Bytes of their requests together.
         max_queued_pixels: Decoded pixels of their images together.
         max_batch: Images in one pass through a backbone.
-        max_streams: Calls that one connection may have open.
+        max_calls_per_connection: Calls that one connection may have open.
+        max_live_streams: StreamPerceive calls open at once; each has threads of its own.
+        max_in_flight: Frames of one of them that may be without a reply.
+        max_batch_items: Images in one BatchPerceive.
+        max_outputs: Outputs asked of one image.
+        max_vocabulary_bytes: Bytes of the vocabularies kept by handle.
+        vocabulary_ttl_s: How long a kept vocabulary lives without being used.
         max_kept_bytes: Bytes of the scenes kept for later questions.
         kept_ttl_s: How long a kept scene lives without being asked.
         max_wait_s: How long a call without a deadline may take.
@@ -75,7 +81,13 @@ class ServerConfig:
     max_queued_bytes: int = 256 * 2**20
     max_queued_pixels: int = 256_000_000
     max_batch: int = 8
-    max_streams: int = 256
+    max_calls_per_connection: int = 256
+    max_live_streams: int = 16
+    max_in_flight: int = 16
+    max_batch_items: int = 64
+    max_outputs: int = 8
+    max_vocabulary_bytes: int = 64 * 2**20
+    vocabulary_ttl_s: float = 3600.0
     max_kept_bytes: int = 512 * 2**20
     kept_ttl_s: float = 300.0
     max_wait_s: float = 120.0
