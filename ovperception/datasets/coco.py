@@ -352,7 +352,7 @@ def _note_oddities(columns: _Columns, pictures: Sequence[_Picture], problems: Pr
     outside = (columns.boxes[:, :2] < -0.5).any(axis=1) | (columns.boxes[:, 2:] > sides + 0.5).any(axis=1)
     for number in columns.ids[outside]:
         problems.note("a box that reaches beyond its picture", f"annotation {number}")
-    for number, owner, mask in zip(columns.ids, owners, columns.segmentations or (), strict=False):
+    for number, owner, mask in zip(columns.ids, owners.tolist(), columns.segmentations or (), strict=False):
         if not has_mask_form(mask, pictures[owner].size):
             problems.note("an object without a mask of its picture's size", f"annotation {number}")
 
