@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +34,7 @@ from ovperception.errors import (
 )
 from ovperception.head import Head, RegionHead, Task
 from ovperception.images import Geometry, load_image
+from ovperception.looks import Look, Prepared
 from ovperception.plugins import head_factory
 from ovperception.preprocess import Preprocessing
 from ovperception.scene import Scene, Words
@@ -185,26 +186,73 @@ class Model:
             InvalidImage, MissingFile: as for `encode`; nothing was encoded then.
             ResourceExhausted: the device has no memory for one image of this size.
         """
-        begun = time.perf_counter()
-        loaded = [load_image(image) for image in images]
-        decoded = time.perf_counter()
-        prepared = [self._prepare(image) for image in loaded]
-        ready = time.perf_counter()
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, (_, geometry) in enumerate(prepared):
-            groups.setdefault(geometry.padded, []).append(index)
-        shared = {
-            "decode": 1e3 * (decoded - begun) / max(len(images), 1),
-            "preprocess": 1e3 * (ready - decoded) / max(len(images), 1),
-        }
-        scenes: dict[int, Scene] = {}
-        for members in groups.values():
-            batch = torch.stack([prepared[i][0] for i in members])
-            geometries = [prepared[i][1] for i in members]
-            scenes.update(zip(members, self._encode(batch, geometries, shared), strict=True))
-        return [scenes[i] for i in range(len(images))]
+        return self.scenes(self.look([self.prepare(image) for image in images]))
 
-    def _prepare(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
+    def prepare(self, image: ImageSource) -> Prepared:
+        """Make the network's input of an image; knows no weights, and any thread may do it.
+
+        Raises:
+            InvalidImage, MissingFile: as for `encode`.
+        """
+        begun = time.perf_counter()
+        loaded = load_image(image)
+        decoded = time.perf_counter()
+        pixels, geometry = self._fit(loaded)
+        timing = {"decode": 1e3 * (decoded - begun), "preprocess": 1e3 * (time.perf_counter() - decoded)}
+        return Prepared(pixels=pixels, geometry=geometry, timing=timing)
+
+    def look(self, pictures: Sequence[Prepared]) -> list[Look]:
+        """Run the backbone; pictures of one network size share a pass.
+
+        Raises:
+            ResourceExhausted: the device has no memory for one image of this size.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault(picture.geometry.padded, []).append(index)
+        looks: dict[int, Look] = {}
+        for members in groups.values():
+            looks.update(zip(members, self._look([pictures[i] for i in members]), strict=True))
+        return [looks[i] for i in range(len(pictures))]
+
+    def scenes(self, looks: Sequence[Look]) -> list[Scene]:
+        """Let the heads see what a backbone saw: this model's, or that of another of the same `trunk`.
+
+        Raises:
+            ResourceExhausted: as for `look`.
+        """
+        passes: dict[int, list[int]] = {}
+        for index, look in enumerate(looks):
+            passes.setdefault(id(look.features), []).append(index)
+        scenes: dict[int, Scene] = {}
+        for members in passes.values():
+            scenes.update(zip(members, self._scenes([looks[i] for i in members]), strict=True))
+        return [scenes[i] for i in range(len(looks))]
+
+    @property
+    def trunk(self) -> str:
+        """Says what a look depends on: models for which it is equal can use each other's."""
+        weights = next(self.backbone.parameters())
+        parts = [self.spec.digest, weights.dtype, weights.device, self._cell, self.preprocessing.to_dict()]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def stand_on(self, other: Model) -> None:
+        """Use the backbone of another model of the same `trunk`, so that it is in memory once.
+
+        Raises:
+            InvalidParameter: the other stands on something else.
+        """
+        if self.trunk != other.trunk:
+            raise InvalidParameter(
+                f"{self.name!r} and {other.name!r} do not share a backbone",
+                field="other",
+                expected="a model of the same backbone, preprocessing, device and dtype",
+                got=f"{self.spec.name} and {other.spec.name}",
+            )
+        self.backbone = other.backbone
+        self.text.stand_on(other.text)
+
+    def _fit(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
         """The network's input; one more slender than a cell of the coarsest stage is padded to a cell."""
         pixels, geometry = self.preprocessing.apply(image)
         height, width = (max(side, self._cell) for side in geometry.padded)
@@ -217,38 +265,54 @@ class Model:
     def _cell(self) -> int:
         return max((stage.stride for stage in self.backbone.trunk.stages.values()), default=1)
 
-    def _encode(
-        self, batch: Tensor, geometries: Sequence[Geometry], timing: Mapping[str, float]
-    ) -> list[Scene]:
+    def _look(self, pictures: Sequence[Prepared]) -> list[Look]:
+        """One pass; two of half the size, if it finds no memory."""
         try:
-            return self._encode_once(batch, geometries, timing)
+            return self._look_once(pictures)
         except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise ResourceExhausted(
-                    "No memory for an image of this size",
-                    got=f"network input {geometries[0].padded}",
-                    mend="Send a smaller image, or lower the model's longest_edge",
-                ) from error
+            if len(pictures) == 1:
+                raise _too_large(pictures[0].geometry) from error
         # Outside the handler, so that what the failed pass held is free again.
-        half = len(batch) // 2
-        return self._encode(batch[:half], geometries[:half], timing) + self._encode(
-            batch[half:], geometries[half:], timing
-        )
+        half = len(pictures) // 2
+        return self._look(pictures[:half]) + self._look(pictures[half:])
 
     @torch.inference_mode()
-    def _encode_once(
-        self, batch: Tensor, geometries: Sequence[Geometry], timing: Mapping[str, float]
-    ) -> list[Scene]:
-        count = len(batch)
+    def _look_once(self, pictures: Sequence[Prepared]) -> list[Look]:
         begun = self._now()
-        features = self.backbone.features(batch.to(self.device))
-        seen = self._now()
+        features = self.backbone.features(torch.stack([p.pixels for p in pictures]).to(self.device))
+        spent_ms = 1e3 * (self._now() - begun) / len(pictures)
+        return [
+            Look(
+                features=features,
+                index=index,
+                geometry=picture.geometry,
+                timing={**picture.timing, "backbone": spent_ms},
+            )
+            for index, picture in enumerate(pictures)
+        ]
+
+    def _scenes(self, looks: Sequence[Look]) -> list[Scene]:
+        """The scenes of looks of one pass."""
+        try:
+            return self._scenes_once(looks)
+        except torch.OutOfMemoryError as error:
+            if len(looks) == 1:
+                raise _too_large(looks[0].geometry) from error
+        half = len(looks) // 2
+        return self._scenes(looks[:half]) + self._scenes(looks[half:])
+
+    @torch.inference_mode()
+    def _scenes_once(self, looks: Sequence[Look]) -> list[Scene]:
+        count, features = len(looks), looks[0].features
+        begun = self._now()
+        rows = [look.index for look in looks]
+        if rows != list(range(features.count)):
+            features = features.rows(rows)
         encodings = {
             name: cast("Head", head).encode(self.backbone, features) for name, head in self.heads.items()
         }
-        done = self._now()
+        spent_ms = 1e3 * (self._now() - begun) / count
         kept = features.only(*self.backbone.region_stages)
-        times = dict(timing) | {"backbone": 1e3 * (seen - begun) / count, "head": 1e3 * (done - seen) / count}
         return [
             Scene(
                 self,
@@ -257,10 +321,10 @@ class Model:
                     for name, encoding in encodings.items()
                 },
                 kept.image(i).clone() if count > 1 else kept,
-                geometry,
-                times,
+                look.geometry,
+                {**look.timing, "head": spent_ms},
             )
-            for i, geometry in enumerate(geometries)
+            for i, look in enumerate(looks)
         ]
 
     def _now(self) -> float:
@@ -289,6 +353,11 @@ class Model:
                 )
             return words.to(self.device)
         return self.text.classifier(Vocabulary.from_words(words))
+
+    def learn(self, vocabulary: Vocabulary) -> Iterator[int]:
+        """Encode the words of a vocabulary and of its competitors little by little (`TextEncoder.learn`)."""
+        words = self.with_competitors(vocabulary)
+        return self.text.learn(words.texts, templates=words.templates)
 
     def with_competitors(self, vocabulary: Vocabulary) -> Vocabulary:
         """The vocabulary and what competes with it: its own background and negatives, or the model's."""
@@ -358,6 +427,14 @@ class Model:
             expected="the boxes to classify",
             mend="Give boxes, or ask a model with proposals",
         )
+
+
+def _too_large(geometry: Geometry) -> ResourceExhausted:
+    return ResourceExhausted(
+        "No memory for an image of this size",
+        got=f"network input {geometry.padded}",
+        mend="Send a smaller image, or lower the model's longest_edge",
+    )
 
 
 def _finds_by_itself(head: Head) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from ovperception.backbones.base import BackboneSpec
 from ovperception.errors import InvalidParameter
 from ovperception.templates import resolve_templates
-from ovperception.text_cache import EmbeddingCache
+from ovperception.text_cache import EmbeddingCache, Vector
 from ovperception.vocabulary import Vocabulary
 
 __all__ = ["TemplateRule", "TextClassifier", "TextEncoder"]
@@ -29,6 +30,8 @@ FC-CLIP). ``raw_mean``: mean of what the tower gives, then unit length (RegionCL
 
 _CHUNK = 256
 """Synonyms encoded before the tower is free for another request."""
+_FIRST_PROMPTS = 64
+_STEP_S = 0.04
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -158,6 +161,10 @@ class TextEncoder:
         self._lock = threading.Lock()
         self._tower = threading.Lock()
 
+    def stand_on(self, other: TextEncoder) -> None:
+        """Use the text tower of another encoder, and what it remembers."""
+        self.backbone, self.cache, self._tower = other.backbone, other.cache, other._tower
+
     def classifier(self, vocabulary: Vocabulary) -> TextClassifier:
         """The classifier of a vocabulary, on the backbone's device; only new words are encoded."""
         key = (self.backbone.spec.text_digest, vocabulary.content_hash)
@@ -196,27 +203,63 @@ class TextEncoder:
         Returns:
             (T, D) float32 of unit length, on the device the text tower answers on.
         """
-        chosen = self.templates if templates is None else tuple(templates)
-        spec = self.backbone.spec
-        identity = json.dumps([spec.text_digest, chosen, self.rule])
-        space = hashlib.sha256(identity.encode()).hexdigest()
+        chosen, space = self._space(templates)
         known = self.cache.get(space, texts)
         missing = list(dict.fromkeys(text for text in texts if text not in known))
         for start in range(0, len(missing), _CHUNK):
-            some = missing[start : start + _CHUNK]
-            with self._tower:
-                # Another request may have asked for the same words while this one waited.
-                known |= self.cache.get(space, some)
-                fresh = [text for text in some if text not in known]
-                if fresh:
-                    vectors = self._encode(fresh, chosen).cpu().numpy()
-                    made = dict(zip(fresh, vectors, strict=True))
-                    self.cache.put(space, made)
-                    known |= made
+            known |= self._made(space, chosen, missing[start : start + _CHUNK])
         rows = (
-            np.stack([known[text] for text in texts]) if texts else np.zeros((0, spec.embed_dim), np.float32)
+            np.stack([known[text] for text in texts])
+            if texts
+            else np.zeros((0, self.backbone.spec.embed_dim), np.float32)
         )
         return torch.from_numpy(rows).to(_device(self.backbone))
+
+    @torch.inference_mode()
+    def learn(self, texts: Sequence[str], *, templates: Sequence[str] | None = None) -> Iterator[int]:
+        """Encode what is not known yet, little by little, for a thread that has other work in between.
+
+        A step takes about `_STEP_S`; what one step encodes follows from how long the last one took.
+
+        Args:
+            texts: as for `embed`.
+            templates: as for `embed`.
+
+        Yields:
+            After each step, how many texts are still to be encoded; nothing at all if all were known.
+        """
+        chosen, space = self._space(templates)
+        known = self.cache.get(space, texts)
+        missing = list(dict.fromkeys(text for text in texts if text not in known))
+        size = max(1, _FIRST_PROMPTS // len(chosen))
+        while missing:
+            some, missing = missing[:size], missing[size:]
+            begun = time.perf_counter()
+            self._made(space, chosen, some)
+            spent_s = time.perf_counter() - begun
+            if spent_s > 2 * _STEP_S:
+                size = max(1, size // 2)
+            elif spent_s < _STEP_S:
+                size = min(2 * size, _CHUNK)
+            yield len(missing)
+
+    def _space(self, templates: Sequence[str] | None) -> tuple[tuple[str, ...], str]:
+        """The templates, and the name under which the cache keeps what they give with these weights."""
+        chosen = self.templates if templates is None else tuple(templates)
+        identity = json.dumps([self.backbone.spec.text_digest, chosen, self.rule])
+        return chosen, hashlib.sha256(identity.encode()).hexdigest()
+
+    def _made(self, space: str, templates: Sequence[str], texts: Sequence[str]) -> dict[str, Vector]:
+        """Vectors of a few texts, encoded unless another request has just asked for the same words."""
+        with self._tower:
+            known = self.cache.get(space, texts)
+            fresh = [text for text in texts if text not in known]
+            if fresh:
+                vectors = self._encode(fresh, templates).cpu().numpy()
+                made = dict(zip(fresh, vectors, strict=True))
+                self.cache.put(space, made)
+                known |= made
+        return known
 
     def _encode(self, texts: Sequence[str], templates: Sequence[str]) -> Tensor:
         prompts = [template.replace("{}", text) for text in texts for template in templates]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ovperception.errors import InvalidParameter
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -70,9 +72,36 @@ class Features:
         """The map of one stage."""
         return self.maps[stage]
 
+    def check(self, stages: Sequence[str], channels: Sequence[int]) -> None:
+        """Refuse maps that a head was not built for.
+
+        Args:
+            stages: What it reads.
+            channels: Of each of them, as it expects them.
+
+        Raises:
+            InvalidParameter: A stage is missing, or has other channels.
+        """
+        for stage, expected in zip(stages, channels, strict=True):
+            found = self.maps.get(stage)
+            if found is None or found.shape[1] != expected:
+                raise InvalidParameter(
+                    "The backbone does not fit this head",
+                    field=stage,
+                    expected=f"{expected} channels in stage {stage}",
+                    got="no such stage" if found is None else f"{found.shape[1]} channels",
+                    mend="Use the backbone that the head was trained on",
+                )
+
     def image(self, index: int) -> Features:
         """The maps of one image, still with a leading dimension of 1, without its pixels."""
         return replace(self, maps={k: v[index : index + 1] for k, v in self.maps.items()}, images=None)
+
+    def rows(self, indices: Sequence[int]) -> Features:
+        """The maps and pixels of some of the images, copied."""
+        kept = list(indices)
+        images = None if self.images is None else self.images[kept]
+        return replace(self, maps={k: v[kept] for k, v in self.maps.items()}, images=images)
 
     def only(self, *stages: str) -> Features:
         """A view with fewer stages and no pixels, so that what is kept of an image stays small."""
@@ -87,6 +116,11 @@ class Features:
         """A copy that shares no memory with the batch it was cut from."""
         images = None if self.images is None else self.images.clone()
         return replace(self, maps={k: v.clone() for k, v in self.maps.items()}, images=images)
+
+    @property
+    def count(self) -> int:
+        """Number of images B."""
+        return len(next(iter(self.maps.values())))
 
     @property
     def nbytes(self) -> int:
