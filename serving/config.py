@@ -16,7 +16,9 @@ _COUNTS = (
     "max_classes",
     "max_texts",
     "max_requests",
+    "max_queue_s",
     "max_batch",
+    "max_batch_pixels",
     "max_calls_per_connection",
     "kept_ttl_s",
     "max_wait_s",
@@ -48,7 +50,12 @@ class ServerConfig:
         max_requests: Calls in work or waiting; one more is refused at once.
         max_queued_bytes: Bytes of their requests together.
         max_queued_pixels: Decoded pixels of their images together.
+        max_queue_s: A call that would have to wait longer than this for the model is refused at once.
+        max_client_requests: Calls of one client in work or waiting; None leaves a quarter of `max_requests`
+            to others.
+        decode_threads: Threads that decode and resize pictures; 0 takes one for each CPU.
         max_batch: Images in one pass through a backbone.
+        max_batch_pixels: Pixels of the network inputs of one pass together; one image may have more.
         max_calls_per_connection: Calls that one connection may have open.
         max_live_streams: StreamPerceive calls open at once; each has threads of its own.
         max_in_flight: Frames of one of them that may be without a reply.
@@ -80,7 +87,11 @@ class ServerConfig:
     max_requests: int = 64
     max_queued_bytes: int = 256 * 2**20
     max_queued_pixels: int = 256_000_000
+    max_queue_s: float = 30.0
+    max_client_requests: int | None = None
+    decode_threads: int = 0
     max_batch: int = 8
+    max_batch_pixels: int = 16_000_000
     max_calls_per_connection: int = 256
     max_live_streams: int = 16
     max_in_flight: int = 16
@@ -114,8 +125,16 @@ class ServerConfig:
                     expected=f"at least {getattr(self, one)}",
                     got=getattr(self, total),
                 )
-        if self.max_kept_bytes < 0:
-            raise InvalidParameter("A limit is negative", field="max_kept_bytes", got=self.max_kept_bytes)
+        for name in ("max_kept_bytes", "decode_threads"):
+            if getattr(self, name) < 0:
+                raise InvalidParameter("A number is negative", field=name, got=getattr(self, name))
+        if self.max_client_requests is not None and self.max_client_requests < 1:
+            raise InvalidParameter(
+                "A limit must leave room for something",
+                field="max_client_requests",
+                expected="more than 0, or nothing",
+                got=self.max_client_requests,
+            )
         self._check_tls()
 
     def _check_tls(self) -> None:
