@@ -1,10 +1,11 @@
-"""The one place where errors become gRPC statuses."""
+"""What every call goes through: who calls, may they, which status tells what went wrong, what is noted."""
 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -13,9 +14,14 @@ from grpc_status import rpc_status
 from ovperception.errors import OVPError
 from ovperception.wire_errors import status_of
 from serving.engine import CallCancelled
+from serving.security import Guard
+from serving.telemetry import CallRecord, Observer, infos
 
-__all__ = ["ErrorInterceptor"]
+__all__ = ["CallInterceptor"]
 
+# A balancer asks for health without a token.
+_OPEN_TO_ALL = "/grpc.health.v1.Health/"
+_TRACE_KEYS = frozenset({"traceparent", "tracestate"})
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
@@ -24,8 +30,19 @@ else:
     _Interceptor = grpc.ServerInterceptor
 
 
-class ErrorInterceptor(_Interceptor):
-    """Answers with a status what a method raises: an `OVPError` in full, anything else without its trace."""
+class CallInterceptor(_Interceptor):
+    """Admits callers, and answers with a status what a method raises.
+
+    An `OVPError` is told in full, anything else without its trace.
+
+    Args:
+        guard: Knows who may call.
+        observers: Are told of every call.
+    """
+
+    def __init__(self, guard: Guard, observers: Sequence[Observer] = ()) -> None:
+        self._guard = guard
+        self._observers = tuple(observers)
 
     # `Any`: requests and replies of whatever method comes through.
     def intercept_service(
@@ -33,29 +50,103 @@ class ErrorInterceptor(_Interceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap a unary method; streams are left alone."""
+        """Wrap a method; this runs on the thread that takes up calls, and must be quick."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
+        method = handler_call_details.method
+        if handler is None or method.startswith(_OPEN_TO_ALL):
             return handler
-        behaviour, method = handler.unary_unary, handler_call_details.method
+        coding = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *coding)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), *coding)
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), *coding)
+        raise AssertionError(f"{method} takes a stream and gives one reply, which no method of ours does")
 
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            request_id = _identify(request)
+    def _unary(self, method: str, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            started = time.monotonic()
+            record = self._record(method, context)
+            record.request_id = _identify(request)
             try:
-                return behaviour(request, context)
-            except CallCancelled:
-                context.abort(grpc.StatusCode.CANCELLED, "the caller left")
-            except OVPError as error:
-                _log.info("%s %s: %s", method, request_id, error.message)
-                _abort(context, error, request_id)
-            except Exception:
-                _log.exception("%s %s failed", method, request_id)
-                what = "The server failed on this request; its log says why"
-                _abort(context, OVPError(what), request_id)
+                record.client = self._guard.admit(context.invocation_metadata(), context).name
+                reply = behaviour(request, context)
+            except Exception as error:
+                self._end(record, started, error)
+                _answer_error(context, error, record)
+            if self._observers:
+                record.request_bytes, record.reply_bytes = request.ByteSize(), reply.ByteSize()
+                record.replies = tuple(infos(reply))
+                self._end(record, started)
+            return reply
 
-        return grpc.unary_unary_rpc_method_handler(
-            guarded, handler.request_deserializer, handler.response_serializer
+        return answer
+
+    def _stream(
+        self, method: str, behaviour: Callable[[Any, Any], Iterator[Any]]
+    ) -> Callable[[Any, Any], Iterator[Any]]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            started = time.monotonic()
+            record = self._record(method, context)
+            record.request_id = uuid.uuid4().hex
+            try:
+                record.client = self._guard.admit(context.invocation_metadata(), context).name
+                for reply in behaviour(request, context):
+                    self._note_message(record, reply)
+                    yield reply
+            except GeneratorExit:  # gRPC drops the generator of a caller who left
+                record.code = "CANCELLED"
+                self._end(record, started)
+                raise
+            except Exception as error:
+                self._end(record, started, error)
+                _answer_error(context, error, record)
+            self._end(record, started)
+
+        return answer
+
+    def _record(self, method: str, context: grpc.ServicerContext) -> CallRecord:
+        record = CallRecord(method=method, started_ns=time.time_ns())
+        if self._observers:
+            pairs = context.invocation_metadata()
+            record.trace = {key: str(value) for key, value in pairs if key in _TRACE_KEYS}
+        return record
+
+    def _note_message(self, call: CallRecord, reply: Any) -> None:
+        replies = tuple(infos(reply)) if self._observers else ()
+        if not replies:
+            return
+        duration_ms = replies[0].timing.total_ms
+        message = CallRecord(
+            method=call.method,
+            trace=call.trace,
+            started_ns=time.time_ns() - int(1e6 * duration_ms),
+            request_id=call.request_id,
+            client=call.client,
+            duration_ms=duration_ms,
+            reply_bytes=reply.ByteSize(),
+            replies=replies,
+            is_message=True,
         )
+        self._tell(message)
+
+    def _end(self, record: CallRecord, started: float, error: Exception | None = None) -> None:
+        record.duration_ms = 1e3 * (time.monotonic() - started)
+        if isinstance(error, CallCancelled):
+            record.code = "CANCELLED"
+        elif isinstance(error, OVPError):
+            record.code, record.reason, record.field = error.grpc_status, error.reason, error.field
+        elif error is not None:
+            record.code, record.reason = "INTERNAL", type(error).__name__
+        self._tell(record)
+
+    def _tell(self, record: CallRecord) -> None:
+        for observer in self._observers:
+            try:
+                observer.observe(record)
+            except Exception:  # a call does not fail because it could not be counted
+                _log.exception("%s failed", type(observer).__name__)
 
 
 def _identify(request: Any) -> str:
@@ -66,6 +157,11 @@ def _identify(request: Any) -> str:
     return str(request.request_id)
 
 
-def _abort(context: grpc.ServicerContext, error: OVPError, request_id: str) -> NoReturn:
-    context.abort_with_status(rpc_status.to_status(status_of(error, request_id)))
+def _answer_error(context: grpc.ServicerContext, error: Exception, record: CallRecord) -> NoReturn:
+    if isinstance(error, CallCancelled):
+        context.abort(grpc.StatusCode.CANCELLED, "the caller left")
+    if not isinstance(error, OVPError):
+        _log.error("%s %s failed", record.method, record.request_id, exc_info=error)
+        error = OVPError("The server failed on this request; its log says why")
+    context.abort_with_status(rpc_status.to_status(status_of(error, record.request_id)))
     raise AssertionError("abort_with_status raises")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -26,9 +26,12 @@ from ovperception.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_s
 from ovperception.v1.perception_service_pb2_grpc import add_PerceptionServiceServicer_to_server
 from serving.config import ServerConfig
 from serving.engine import Engine
-from serving.interceptor import ErrorInterceptor
+from serving.interceptor import CallInterceptor
 from serving.models import ModelSet, ServedModel
+from serving.security import Guard, Scope, Tokens
 from serving.service import ModelService, PerceptionService
+from serving.telemetry import Observer
+from serving.tls import server_credentials
 
 __all__ = ["Server"]
 
@@ -51,11 +54,28 @@ class Server:
     Args:
         models: What to serve; the first is the default.
         config: Settings.
+        observers: Are told of every call.
+        on_fatal: Called, from some thread, when the device is lost: the server then refuses all calls, and
+            is best ended.
+
+    Raises:
+        InvalidParameter, MissingFile: A certificate or the tokens cannot be used.
     """
 
-    def __init__(self, models: Sequence[ServedModel], config: ServerConfig | None = None) -> None:
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        config: ServerConfig | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+        on_fatal: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._config = config or ServerConfig()
+        self._tokens = Tokens(self._config.tokens_file) if self._config.tokens_file else None
+        self._credentials = server_credentials(self._config)
         self._engine = Engine(ModelSet(models), self._config)
+        self._observers = tuple(observers)
+        self._on_fatal = on_fatal
         self._health = health.HealthServicer()
         self._pool = ThreadPoolExecutor(
             max_workers=self._config.max_requests + _SPARE_THREADS, thread_name_prefix="ovperception-call"
@@ -68,8 +88,12 @@ class Server:
     @property
     def address(self) -> str:
         """``host:port`` for a client; the port is 0 until the server has started."""
-        host = self._config.host
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return _address(self._config.host, self.port)
+
+    @property
+    def engine(self) -> Engine:
+        """What the calls share."""
+        return self._engine
 
     def start(self) -> int:
         """Bind, warm up, serve.
@@ -80,7 +104,11 @@ class Server:
         Raises:
             Unavailable: The port is in use, or the address is not one of this machine.
         """
-        self._bind()
+        try:
+            self.port = self._bind(self._server, self._config.host, self._config.port)
+        except Unavailable:
+            self._engine.close()
+            raise
         self._set_health(serving=False)  # until the models are warm
         self._server.start()
         try:
@@ -108,6 +136,19 @@ class Server:
         self._pool.shutdown()
         _log.info("stopped after %.1f s", time.monotonic() - started)
 
+    def fail(self, error: Exception) -> None:
+        """Refuse every call from now on: the device is lost, and answers would be wrong."""
+        _log.critical("the device is lost: %s", error)
+        self._health.enter_graceful_shutdown()
+        self._engine.admission.close()
+        if self._on_fatal is not None:
+            self._on_fatal(error)
+
+    def reload(self) -> None:
+        """Read the tokens anew; certificates are, whenever they change."""
+        if self._tokens is not None:
+            self._tokens.reload()
+
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the server has stopped."""
         self._server.wait_for_termination(timeout_s)
@@ -122,17 +163,7 @@ class Server:
         self.stop()
 
     def _build(self) -> grpc.Server:
-        limit = self._config.max_message_bytes
-        server = grpc.server(
-            self._pool,
-            interceptors=[ErrorInterceptor()],
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                # Or a second server would share the port, and each would get some of the calls.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
+        server = self._make("infer")
         add_PerceptionServiceServicer_to_server(PerceptionService(self._engine), server)
         add_ModelServiceServicer_to_server(ModelService(self._engine), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -140,14 +171,20 @@ class Server:
         reflection.enable_server_reflection(names, server)
         return server
 
-    def _bind(self) -> None:
-        wanted = f"{self._config.host}:{self._config.port}"
-        if ":" in self._config.host:
-            wanted = f"[{self._config.host}]:{self._config.port}"
+    def _make(self, scope: Scope) -> grpc.Server:
+        """A server without services, whose callers need `scope`."""
+        guard = Guard(scope, self._tokens, certificates=self._config.tls_client_ca is not None)
+        return grpc.server(
+            self._pool, interceptors=[CallInterceptor(guard, self._observers)], options=_options(self._config)
+        )
+
+    def _bind(self, server: grpc.Server, host: str, port: int) -> int:
+        wanted = _address(host, port)
         try:
-            self.port = self._server.add_insecure_port(wanted)
+            if self._credentials is not None:
+                return server.add_secure_port(wanted, self._credentials)
+            return server.add_insecure_port(wanted)
         except RuntimeError as error:
-            self._engine.close()
             raise Unavailable(
                 f"The server cannot listen on {wanted}",
                 got=error,
@@ -156,5 +193,28 @@ class Server:
 
     def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.ServingStatus
-        for name in ("", *SERVICES):
+        models = [f"models/{model.name}" for model in self._engine.models]
+        for name in ("", *SERVICES, *models):
             self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _address(host: str, port: int) -> str:
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    silent_ms = int(1e3 * config.keepalive_s)
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_concurrent_streams", config.max_calls_per_connection),
+        ("grpc.keepalive_time_ms", silent_ms),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A client that asks more often than this is sent away, as gRPC has it by default at 5 minutes.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # Or a second server would share the port, and each would get some of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
