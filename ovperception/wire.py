@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from ovperception.errors import InvalidInput, InvalidParameter, InvalidVocabulary
 from ovperception.images import encode_png
-from ovperception.rle import RLE
 from ovperception.structures import Detections, PanopticMap, Segment, SemanticMap
 from ovperception.templates import resolve_templates
 from ovperception.v1 import results_pb2 as pb
 from ovperception.v1 import vocabulary_pb2
 from ovperception.vocabulary import Vocabulary, VocabularyClass, default_stuff
+from ovperception.wire_masks import mask_message, read_mask
 
 __all__ = [
     "boxes_message",
@@ -60,16 +60,14 @@ def read_boxes(boxes: Sequence[pb.Box]) -> NDArray[np.float32]:
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def detections_message(found: Detections) -> pb.DetectionList:
+def detections_message(found: Detections, mask_encoding: int = pb.MASK_ENCODING_COCO_RLE) -> pb.DetectionList:
     """Detections, whose class names and image size travel elsewhere in the reply."""
     message = pb.DetectionList(has_masks=found.masks is not None)
     rows = zip(found.class_ids.tolist(), found.scores.tolist(), boxes_message(found.boxes), strict=True)
     for index, (class_id, score, box) in enumerate(rows):
         detection = message.detections.add(class_index=class_id, score=score, box=box)
         if found.masks is not None:
-            mask = found.masks[index]
-            height, width = mask.size
-            detection.mask.rle.CopyFrom(pb.CocoRle(height=height, width=width, counts=mask.counts))
+            detection.mask.CopyFrom(mask_message(found.masks[index], mask_encoding))
     return message
 
 
@@ -82,16 +80,16 @@ def read_detections(message: pb.DetectionList, classes: Sequence[str], size: tup
         boxes=read_boxes([row.box for row in rows]),
         scores=np.array([row.score for row in rows], np.float32),
         class_ids=np.array([row.class_index for row in rows], np.int64),
-        masks=tuple(_read_mask(row.mask.rle) for row in rows) if message.has_masks else None,
+        masks=tuple(read_mask(row.mask, size) for row in rows) if message.has_masks else None,
     )
 
 
-def _read_mask(rle: pb.CocoRle) -> RLE:
-    return RLE((rle.height, rle.width), rle.counts)
-
-
 def semantic_message(
-    answer: SemanticMap, encoding: int = pb.LABEL_ENCODING_UNSPECIFIED, *, scores: bool = False
+    answer: SemanticMap,
+    encoding: int = pb.LABEL_ENCODING_UNSPECIFIED,
+    *,
+    scores: bool = False,
+    stride: int = 1,
 ) -> pb.LabelMap:
     """A label map.
 
@@ -99,6 +97,7 @@ def semantic_message(
         answer: The map.
         encoding: A `LabelEncoding`; unspecified takes the smaller PNG that holds the number of classes.
         scores: Whether to add the score of every pixel.
+        stride: Pixels of the image from one of the map to the next; each stands for the square around it.
 
     Raises:
         InvalidParameter: `encoding` cannot hold that many classes, or is not known.
@@ -117,9 +116,10 @@ def semantic_message(
             got=f"{known} classes",
             mend="Leave label_encoding unset, or ask with fewer classes",
         )
-    values = np.where(answer.labels < 0, void, answer.labels).astype(kind)
+    labels = _strided(answer.labels, stride)
+    values = np.where(labels < 0, void, labels).astype(kind)
     present = np.flatnonzero(np.bincount(values.ravel(), minlength=void + 1)[:void])
-    height, width = answer.labels.shape
+    height, width = labels.shape
     return pb.LabelMap(
         width=width,
         height=height,
@@ -127,8 +127,17 @@ def semantic_message(
         data=encode_png(values) if encoding in _PNG_ENCODINGS else values.tobytes(),
         void_value=void,
         present_class_indices=present.tolist(),
-        scores=float_map_message(answer.scores) if scores and answer.scores is not None else None,
+        scores=float_map_message(_strided(answer.scores, stride))
+        if scores and answer.scores is not None
+        else None,
+        output_stride=stride if stride > 1 else 0,
     )
+
+
+def _strided(plane: NDArray[Any], stride: int) -> NDArray[Any]:
+    """Every `stride`-th pixel; of each square the middle one, or the last there is."""
+    rows, columns = (np.minimum(np.arange(0, side, stride) + stride // 2, side - 1) for side in plane.shape)
+    return plane if stride == 1 else plane[np.ix_(rows, columns)]
 
 
 def read_semantic(message: pb.LabelMap, classes: Sequence[str]) -> SemanticMap:
