@@ -26,7 +26,7 @@ from ovperception.datasets.categories import Classes, OtherClasses, classes_of
 from ovperception.datasets.folders import LOCAL, Origin, read_json, require_folder, rows
 from ovperception.datasets.polygons import has_mask_form, mask_of
 from ovperception.datasets.problems import OnProblem, Problems
-from ovperception.datasets.samples import Instances, Sample, Truth, check_index
+from ovperception.datasets.samples import ImageId, Instances, Sample, Truth, check_index
 from ovperception.errors import InvalidDataset
 from ovperception.rle import RLE
 from ovperception.vocabulary import Vocabulary
@@ -40,7 +40,7 @@ KeepImages = Literal["all", "with_objects"]
 class _Picture:
     """A row of ``images``."""
 
-    id: int
+    id: ImageId
     file_name: str
     size: tuple[int, int]
     negative: tuple[int, ...] = ()
@@ -102,7 +102,7 @@ class CocoDataset:
         return self._classes.category_ids
 
     @property
-    def image_ids(self) -> tuple[int, ...]:
+    def image_ids(self) -> tuple[ImageId, ...]:
         """The file's id of each picture, in the order of the samples."""
         return tuple(picture.id for picture in self._pictures)
 
@@ -198,12 +198,12 @@ def coco_dataset(
 
 
 def _pictures(images: Sequence[Mapping[str, Any]], classes: Classes, problems: Problems) -> list[_Picture]:
-    pictures, seen = [], set[int]()
+    pictures, seen = [], set[ImageId]()
     for index, row in enumerate(images):
         where = f"images[{index}]"
         number, size = row.get("id"), (row.get("height"), row.get("width"))
-        if not isinstance(number, int):
-            problems.fault("an image without an id", where, expected="a whole number", got=number)
+        if not isinstance(number, int | str):  # ADE20K's instances are numbered by file name
+            problems.fault("an image without an id", where, expected="a whole number or text", got=number)
             continue
         if number in seen:
             problems.fault("an image id that is there twice", where, expected="every id once", got=number)
@@ -252,14 +252,14 @@ def _columns(
     pictures: Sequence[_Picture],
     problems: Problems,
 ) -> _Columns:
-    row_of = {picture.id: i for i, picture in enumerate(pictures)}
-    class_of = classes.index
-    dropped = {row["id"] for row in categories} - class_of.keys()
+    row_of: dict[ImageId | None, int] = {picture.id: i for i, picture in enumerate(pictures)}
+    class_of: dict[ImageId | None, int] = {i: index for i, index in classes.index.items()}
+    dropped: set[object] = {row["id"] for row in categories} - class_of.keys()
     kept: list[Mapping[str, Any]] = []
     owners: list[int] = []
     seen = set[int]()
     for index, row in enumerate(annotations):
-        if row.get("category_id") in dropped:
+        if _key(row, "category_id") in dropped:
             continue
         if _fits(row, f"annotations[{index}]", row_of, class_of, seen, problems):
             kept.append(row)
@@ -293,8 +293,8 @@ def _segmentations(kept: Sequence[Mapping[str, Any]]) -> list[Any] | None:
 def _fits(
     row: Mapping[str, Any],
     where: str,
-    row_of: Mapping[int, int],
-    class_of: Mapping[int, int],
+    row_of: Mapping[ImageId | None, int],
+    class_of: Mapping[ImageId | None, int],
     seen: set[int],
     problems: Problems,
 ) -> bool:
@@ -304,14 +304,14 @@ def _fits(
         problems.fault("an annotation without an id", where, expected="a whole number", got=number)
     elif number in seen:
         problems.fault("an annotation id that is there twice", where, expected="every id once", got=number)
-    elif row.get("image_id") not in row_of:
+    elif _key(row, "image_id") not in row_of:
         problems.fault(
             "an annotation of an image that is not there",
             where,
             expected="an id of the images",
             got=row.get("image_id"),
         )
-    elif row.get("category_id") not in class_of:
+    elif _key(row, "category_id") not in class_of:
         problems.fault(
             "an annotation of a category that is not there",
             where,
@@ -333,6 +333,12 @@ def _fits(
             problems.note("annotation id 0, which pycocotools loses", where)
         return True
     return False
+
+
+def _key(row: Mapping[str, Any], name: str) -> ImageId | None:
+    """A field that should be an id; None where it is something that cannot be one."""
+    value = row.get(name)
+    return value if isinstance(value, int | str) else None
 
 
 def _is_box(box: object) -> bool:

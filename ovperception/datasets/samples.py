@@ -134,6 +134,8 @@ class Sample:
         file_name: as the data set names it.
         path: of the picture; None where it is drawn, not read.
         size: (height, width) by the annotations; None where only the picture knows.
+        asked: the classes this sample is about, where it is about some only (the folds of zero-shot
+            segmentation): its labels have these, and for every other pixel the class K, "others".
         read_image: gives the picture where there is no path.
         read_instances: gives the objects, where the data set has any.
         read_labels: gives the class per pixel, where the data set has it.
@@ -144,6 +146,7 @@ class Sample:
     file_name: str
     path: Path | None = None
     size: tuple[int, int] | None = None
+    asked: tuple[int, ...] | None = None
     read_image: Callable[[], NDArray[np.uint8]] | None = None
     read_instances: Callable[[], Instances] | None = None
     read_labels: Callable[[], LabelMap] | None = None
