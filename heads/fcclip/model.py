@@ -98,7 +98,7 @@ class FCCLIP(nn.Module):
         Raises:
             InvalidParameter: A stage is missing or has other channels than the head was built for.
         """
-        self._check(features)
+        features.check(self.config.stages, self.config.stage_channels)
         mask_features, levels = self.pixel_decoder(features.maps)
         mask_logits, state = self.mask_decoder(mask_features, levels)
         if self.config.min_fragment > 0:
@@ -147,7 +147,7 @@ class FCCLIP(nn.Module):
         Raises:
             InvalidParameter: A stage is missing or has other channels than the head was built for.
         """
-        self._check(features)
+        features.check(self.config.stages, self.config.stage_channels)
         mask_features, levels = self.pixel_decoder(features.maps)
         for mask_logits, state in self.mask_decoder.forward_layers(mask_features, levels):
             yield mask_logits, self.query_embedding(mask_features, mask_logits, state)
@@ -201,18 +201,6 @@ class FCCLIP(nn.Module):
 
     def _scale(self) -> Tensor:
         return self.logit_scale.exp().clamp(max=100)
-
-    def _check(self, features: Features) -> None:
-        for stage, channels in zip(self.config.stages, self.config.stage_channels, strict=True):
-            found = features.maps.get(stage)
-            if found is None or found.shape[1] != channels:
-                raise InvalidParameter(
-                    "The backbone does not fit this head",
-                    field=stage,
-                    expected=f"{channels} channels in stage {stage}",
-                    got="no such stage" if found is None else f"{found.shape[1]} channels",
-                    mend="Use the backbone that the head was trained on",
-                )
 
 
 def _most_covered(masks: Tensor, grid: tuple[int, int]) -> Tensor:

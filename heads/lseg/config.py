@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from ovperception.errors import InvalidParameter
 from ovperception.sliding import Views
 
-__all__ = ["Activation", "LSegConfig", "TrunkConfig", "vit_large_16_384"]
+__all__ = ["Activation", "LSegConfig", "ReadConfig", "TrunkConfig", "vit_large_16_384"]
 
 Activation = Literal["relu", "lrelu", "tanh"]
 
@@ -75,6 +75,41 @@ def vit_large_16_384() -> TrunkConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadConfig:
+    """How pixels read the frozen CLIP's own embeddings (`heads.lseg.reading`).
+
+    Attributes:
+        stages: maps that the backbone's dense embedding can be taken of, one a scale.
+        channels: of each of them.
+        key_dim: numbers by which a pixel and a cell are compared.
+        hidden: of the adapter, which adds to the embeddings what was learned about words.
+    """
+
+    stages: tuple[str, ...]
+    channels: int
+    key_dim: int = 32
+    hidden: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be read from."""
+        if not self.stages or any(not isinstance(s, str) for s in self.stages):
+            raise InvalidParameter(
+                "There is no stage to read", field="read.stages", expected="one or more", got=self.stages
+            )
+        for name in ("channels", "key_dim", "hidden"):
+            _check_count(f"read.{name}", getattr(self, name))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `LSegConfig.to_dict` wrote.
+
+        Raises:
+            InvalidParameter: a field is missing, unknown or out of its range.
+        """
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LSegConfig:
     """Everything that decides what an LSeg head computes, besides its weights.
 
@@ -87,12 +122,17 @@ class LSegConfig:
             1/2 times their size first, as those of an own trunk are.
         reassemble_channels: channels of the maps after that; not read where the strides differ.
         features: channels inside the decoder.
+        grow: how many times the size of the finest level the embeddings' grid is, 1 or 2; LSeg's is 2.
+        read: how pixels read the frozen CLIP's own embeddings; None: the decoder makes them alone, as LSeg's.
         logit_scale: what similarities are multiplied by; LSeg's is a constant, not CLIP's.
         arch_option: what is done to the logits (paper, section 4.2): 0 nothing, 1 bottleneck blocks,
             2 depthwise blocks.
         block_depth: how often; 0 counts as 1, as in the reference.
         activation: between these blocks.
         views: how a picture is looked at more than once (`ovperception.sliding`); None: once, as it is.
+        seen_words: names of the classes met in training, with their synonyms.
+        seen_discount: what is taken off the logits of these classes, which are preferred to those never met
+            (calibrated stacking, Chao et al., ECCV 2016, equation 3).
     """
 
     embed_dim: int
@@ -102,11 +142,15 @@ class LSegConfig:
     stage_strides: tuple[int, ...] = ()
     reassemble_channels: tuple[int, ...] = (256, 512, 1024, 1024)
     features: int = 256
+    grow: Literal[1, 2] = 2
+    read: ReadConfig | None = None
     logit_scale: float = 1 / 0.07
     arch_option: Literal[0, 1, 2] = 0
     block_depth: int = 0
     activation: Activation = "relu"
     views: Views | None = None
+    seen_words: tuple[str, ...] = ()
+    seen_discount: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no head can be built from."""
@@ -131,6 +175,25 @@ class LSegConfig:
         if not number or not math.isfinite(self.logit_scale) or self.logit_scale <= 0:
             raise InvalidParameter(
                 "The logit scale must be positive", field="logit_scale", got=self.logit_scale
+            )
+        if self.grow not in (1, 2) or isinstance(self.grow, bool):
+            raise InvalidParameter("The grid cannot grow so", field="grow", expected="1 or 2", got=self.grow)
+        if self.read is not None and self.trunk is not None:
+            raise InvalidParameter(
+                "A head with its own trunk is of a space of its own and reads no CLIP",
+                field="read",
+                expected="no trunk, or nothing to read",
+            )
+        discount = isinstance(self.seen_discount, int | float) and not isinstance(self.seen_discount, bool)
+        if not discount or not math.isfinite(self.seen_discount):
+            raise InvalidParameter(
+                "The discount must be a number", field="seen_discount", got=self.seen_discount
+            )
+        if self.seen_discount and self.arch_option:
+            raise InvalidParameter(
+                "Blocks that refine logits were trained without a discount",
+                field="seen_discount",
+                expected="arch_option 0, or no discount",
             )
         if self.arch_option not in (0, 1, 2) or isinstance(self.arch_option, bool):
             raise InvalidParameter(
@@ -167,6 +230,8 @@ class LSegConfig:
             values["trunk"] = {k: list(v) if isinstance(v, tuple) else v for k, v in values["trunk"].items()}
         if self.views is not None:
             values["views"] = self.views.to_dict()
+        if self.read is not None:
+            values["read"] = {k: list(v) if isinstance(v, tuple) else v for k, v in values["read"].items()}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
@@ -177,7 +242,7 @@ class LSegConfig:
             InvalidParameter: a field is missing, unknown or out of its range.
         """
         given = dict(values)
-        for name, kind in (("trunk", TrunkConfig), ("views", Views)):
+        for name, kind in (("trunk", TrunkConfig), ("views", Views), ("read", ReadConfig)):
             described = given.get(name)
             if isinstance(described, Mapping):
                 given[name] = kind.from_dict(described)

@@ -124,6 +124,7 @@ class Decoder(nn.Module):
             Fusion(config.features, skip=level < LEVELS - 1) for level in range(LEVELS)
         )
         self.head = nn.Conv2d(config.features, config.embed_dim, 1)
+        self.grow = config.grow
 
     def levels(self, taps: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[Tensor]:
         """What each tap becomes before the fusion: (B, C', h', w'), finest first.
@@ -140,11 +141,14 @@ class Decoder(nn.Module):
         return [part.tokens(tap, size) for part, tap in zip(parts, taps, strict=True)]
 
     def fuse(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The four paths, coarsest first; the last one has twice the size of the finest level."""
+        """The four paths, coarsest first; the last one has `grow` times the size of the finest level."""
         paths: list[Tensor] = []
         laterals = [lateral(level) for lateral, level in zip(self.lateral, levels, strict=True)]
         height, width = laterals[0].shape[2:]
-        sizes = [(2 * height, 2 * width), *((int(m.shape[2]), int(m.shape[3])) for m in laterals[:-1])]
+        sizes = [
+            (self.grow * height, self.grow * width),
+            *((int(m.shape[2]), int(m.shape[3])) for m in laterals[:-1]),
+        ]
         for level in range(LEVELS - 1, -1, -1):
             coarser = paths[-1] if paths else None
             paths.append(self.fusion[level](laterals[level], coarser, sizes[level]))

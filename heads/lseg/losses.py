@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovperception.errors import InvalidParameter
+from ovperception.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from ovperception.text import TextClassifier
     from ovperception.training.targets import Targets
 
-__all__ = ["LossSettings", "class_map", "pixel_text_loss"]
+__all__ = ["LossSettings", "apart", "candidates", "class_map", "pixel_text_loss"]
 
 IGNORED = -1
 
@@ -28,15 +30,28 @@ class LossSettings:
         weight: of the cross entropy.
         pixels: pixels of an image that are compared, drawn anew each time among those that have a class;
             None: all of them, as published.
+        balance: how much likelier pixels of small segments are drawn: by the area of their class in the
+            image to the power of minus this; 0: all alike, 1: as many of each class.
+        candidates: classes that a step chooses from: those in its images and others, drawn anew each time;
+            None: the whole vocabulary, as published.
+        keep: of the cosine distance to what the frozen CLIP says, where it is read.
     """
 
     weight: float = 1.0
     pixels: int | None = None
+    balance: float = 0.0
+    candidates: int | None = None
+    keep: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse a number of pixels that is none."""
-        if self.pixels is not None and self.pixels < 1:
-            raise InvalidParameter("Pixels are counted from 1", field="pixels", got=self.pixels)
+        """Refuse counts and weights that are none."""
+        for name in ("pixels", "candidates"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidParameter(f"{name} are counted from 1", field=name, got=value)
+        for name in ("weight", "balance", "keep"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InvalidParameter(f"{name} must not be negative", field=name, got=getattr(self, name))
 
 
 def class_map(target: Targets, size: tuple[int, int]) -> Tensor:
@@ -47,10 +62,43 @@ def class_map(target: Targets, size: tuple[int, int]) -> Tensor:
     return labels
 
 
+def candidates(text: TextClassifier, present: Tensor, count: int) -> tuple[TextClassifier, Tensor]:
+    """Some of the classes: those that must be among them, and others by chance.
+
+    Args:
+        text: K classes.
+        present: (P,) classes that must be among them.
+        count: How many are wanted.
+
+    Returns:
+        Their classifier, and (K + 1,) the new index of each class, or -1; the last one is that of class -1.
+    """
+    total = len(text)
+    rank = torch.rand(total, device=present.device)
+    rank[present] = -1
+    wanted = min(max(count, len(present)), total)
+    chosen = rank.topk(wanted, largest=False).indices.sort().values
+    counts = torch.tensor(text.synonym_counts, device=present.device)
+    member = torch.zeros(total, dtype=torch.bool, device=present.device)
+    member[chosen] = True
+    kept = member.repeat_interleave(counts).to(text.embeddings.device)
+    classes = tuple(text.vocabulary.classes[i] for i in chosen.tolist())
+    few = replace(text, embeddings=text.embeddings[kept], vocabulary=Vocabulary(classes=classes))
+    index = torch.full((total + 1,), IGNORED, device=present.device)
+    index[chosen] = torch.arange(wanted, device=present.device)
+    return few, index
+
+
+def apart(embeddings: Tensor, plain: Tensor) -> Tensor:
+    """Mean cosine distance of (B, D, h, w) embeddings of unit length from the frozen ones."""
+    return 1 - (embeddings * plain.detach()).sum(1).mean()
+
+
 def pixel_text_loss(
-    logits_of: Callable[[Tensor], Tensor],
+    logits_of: Callable[[Tensor, TextClassifier], Tensor],
     embeddings: Tensor,
     targets: list[Targets],
+    text: TextClassifier,
     size: tuple[int, int],
     settings: LossSettings,
     *,
@@ -59,9 +107,10 @@ def pixel_text_loss(
     """Cross entropy of the pixels that have a class.
 
     Args:
-        logits_of: (B, D, h, w) embeddings to (B, K, h, w) logits.
+        logits_of: (B, D, h, w) embeddings and K classes to (B, K, h, w) logits.
         embeddings: (B, D, h, w) on a grid whose corners are those of the network input.
-        targets: B truths.
+        targets: B truths; a class that is not in `text` is -1 and ignored, never a negative.
+        text: The training vocabulary.
         size: (height, width) of the network input.
         settings: Weight and sampling.
         whole_maps: Whether `logits_of` looks at neighbours, so that pixels cannot be sampled before it.
@@ -70,23 +119,31 @@ def pixel_text_loss(
         ``pixel``; zero, with a gradient, where no pixel has a class.
     """
     truth = torch.stack([class_map(t, size) for t in targets]).to(embeddings.device)
+    if settings.candidates is not None:
+        present = truth.unique()
+        text, index = candidates(text, present[present != IGNORED], settings.candidates)
+        truth = index[truth]
     if settings.pixels is not None and not whole_maps:
-        places, truth = _sample(truth, settings.pixels)
+        places, truth = _sample(truth, settings.pixels, settings.balance)
         embeddings = F.grid_sample(embeddings, places, mode="bilinear", align_corners=True)
-        logits = logits_of(embeddings)
+        logits = logits_of(embeddings, text)
     else:
-        logits = F.interpolate(logits_of(embeddings), size=size, mode="bilinear", align_corners=True)
+        logits = F.interpolate(logits_of(embeddings, text), size=size, mode="bilinear", align_corners=True)
     known = truth != IGNORED
     entropy = F.cross_entropy(logits.float(), truth, ignore_index=IGNORED, reduction="sum")
     return {"pixel": settings.weight * entropy / known.sum().clamp(min=1)}
 
 
-def _sample(truth: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _sample(truth: Tensor, count: int, balance: float) -> tuple[Tensor, Tensor]:
     """(B, H, W) classes -> places (B, 1, P, 2) for `grid_sample` with aligned corners, classes (B, 1, P)."""
     height, width = truth.shape[1:]
-    known = (truth.flatten(1) != IGNORED).float()
+    flat = truth.flatten(1)
+    known = (flat != IGNORED).float()
+    if balance:
+        areas = torch.stack([(row + 1).bincount(minlength=int(truth.max()) + 2) for row in flat])
+        known = known * areas.gather(1, flat + 1).float().pow(-balance)
     # An image without any class still needs places; their class is -1.
     chosen = torch.multinomial(known + 1e-12, min(count, height * width), replacement=False)
     rows, columns = chosen // width, chosen % width
     places = torch.stack((columns / max(width - 1, 1), rows / max(height - 1, 1)), dim=-1) * 2 - 1
-    return places[:, None].to(torch.float32), truth.flatten(1).gather(1, chosen)[:, None]
+    return places[:, None].to(torch.float32), flat.gather(1, chosen)[:, None]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.lseg.blocks import RegularisationBlock
 from heads.lseg.config import LEVELS, LSegConfig
 from heads.lseg.decoder import Decoder
-from heads.lseg.losses import LossSettings, pixel_text_loss
+from heads.lseg.losses import LossSettings, apart, pixel_text_loss
+from heads.lseg.reading import Reader
 from heads.lseg.trunk import VisionTransformer
 from ovperception.errors import InvalidParameter
 from ovperception.head import Encoding, PixelEncoding, Task, TextPixelScores
@@ -39,6 +42,13 @@ class LSeg(nn.Module):
         self.config = config
         self.trunk = None if config.trunk is None else VisionTransformer(config.trunk)
         self.decoder = Decoder(config)
+        self.reader: Reader | None = None
+        if config.read is not None:
+            self.reader = Reader(config.read, config.features, config.embed_dim)
+            # What the decoder says of its own begins at nothing: at first the words are CLIP's.
+            nn.init.zeros_(self.decoder.head.weight)
+            nn.init.zeros_(cast("Tensor", self.decoder.head.bias))
+        self._seen_words = frozenset(config.seen_words)
         self.block: RegularisationBlock | None = None
         if config.arch_option:
             self.block = RegularisationBlock(
@@ -68,6 +78,10 @@ class LSeg(nn.Module):
                 "stage_channels": tuple(s.channels for s in known),
                 "stage_strides": tuple(s.stride for s in known),
             }
+        read = settings.get("read")
+        if isinstance(read, Mapping):
+            settings = {**settings, "read": _dense_facts(backbone) | dict(read)}
+            facts["logit_scale"] = min(backbone.logit_scale, 100.0)
         config = LSegConfig.from_dict(facts | {k: v for k, v in settings.items() if k != "stages" or v})
         if config.embed_dim != backbone.embed_dim:
             raise InvalidParameter(
@@ -88,7 +102,7 @@ class LSeg(nn.Module):
                 own trunk or more views than one.
 
         Returns:
-            Embeddings at half the size of the network input (a fourth of the finest stage's stride where the
+            Embeddings at half the size of the network input (`grow` times that of the finest map where the
             head stands on the backbone's maps), or of the views' grid. The corners of the grid are those of
             the network input.
 
@@ -97,18 +111,34 @@ class LSeg(nn.Module):
                 built for, or the input is no multiple of the trunk's patch.
         """
         if self.config.views is None:
-            return PixelEncoding(embeddings=self(features))
+            return PixelEncoding(embeddings=self(features, self.read(backbone, features)))
         images = _pixels(features)
-        found = look_around(lambda some: self(self._look(backbone, some)), images, self.config.views)
-        return PixelEncoding(embeddings=found)
 
-    def forward(self, features: Features) -> Tensor:
-        """One look: features of B images -> (B, D, h, w) of unit length, with gradients."""
+        def embed(some: Tensor) -> Tensor:
+            looked = self._look(backbone, some)
+            return cast("Tensor", self(looked, self.read(backbone, looked)))
+
+        return PixelEncoding(embeddings=look_around(embed, images, self.config.views))
+
+    def forward(self, features: Features, dense: Sequence[Tensor] = ()) -> Tensor:
+        """One look, with gradients: features, and what `read` gave of them -> (B, D, h, w) of unit length."""
+        return self.both(features, dense)[0]
+
+    def both(
+        self, features: Features, dense: Sequence[Tensor] = (), *, plain: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward`; if `plain`, where the frozen CLIP is read, also without anything learned about words."""
         if self.trunk is None:
-            self._check(features)
-            maps = [features[stage].to(self.decoder.head.weight.dtype) for stage in self.config.stages]
-            embeddings: Tensor = self.decoder(maps)
-            return embeddings
+            maps = self._maps(features, self.config.stages, self.config.stage_channels)
+            if self.reader is None:
+                return self.decoder(maps), None
+            known = self.decoder.fuse(self.decoder.levels(maps))[-1]
+            stages = self.reader.config.stages
+            channels = (self.reader.config.channels,) * len(stages)
+            cells = self._maps(features, stages, channels)
+            learned, frozen = self.reader(known, cells, dense, plain=plain)
+            learned = F.normalize(learned + self.decoder.head(known), dim=1)
+            return learned, None if frozen is None else F.normalize(frozen, dim=1)
         images = _pixels(features)
         patch = self.trunk.config.patch_size
         if images.shape[2] % patch or images.shape[3] % patch:
@@ -120,8 +150,21 @@ class LSeg(nn.Module):
                 mend="Let the preprocessing pad to a multiple of 32",
             )
         tokens, size = self.trunk(images.to(self.decoder.head.weight.dtype))
-        embeddings = self.decoder(tokens, size)
-        return embeddings
+        return self.decoder(tokens, size), None
+
+    def read(self, backbone: Backbone, features: Features) -> tuple[Tensor, ...]:
+        """The frozen embeddings (B, D, h, w) of each stage of `LSegConfig.read`; none without it."""
+        if self.config.read is None:
+            return ()
+        stages = self.config.read.stages
+        self._maps(features, stages, (self.config.read.channels,) * len(stages))
+        # A map of a further scale goes through what the backbone does with its dense stage.
+        dense = backbone.dense_stage
+        return tuple(backbone.embed_dense(replace(features, maps={dense: features[s]})) for s in stages)
+
+    def _maps(self, features: Features, stages: Sequence[str], channels: Sequence[int]) -> list[Tensor]:
+        features.check(stages, channels)
+        return [features[stage].to(self.decoder.head.weight.dtype) for stage in stages]
 
     def _look(self, backbone: Backbone, images: Tensor) -> Features:
         from ovperception.backbones.base import Features
@@ -133,15 +176,21 @@ class LSeg(nn.Module):
     def losses(
         self, backbone: Backbone, features: Features, targets: list[Targets], text: TextClassifier
     ) -> dict[str, Tensor]:
-        """Named, weighted losses of a batch; `loss_settings` holds weight and sampling."""
-        return pixel_text_loss(
-            lambda embeddings: self.logits(embeddings, text),
-            self(features),
+        """Named, weighted losses of a batch; `loss_settings` holds weights and sampling."""
+        keep = self.loss_settings.keep
+        embeddings, plain = self.both(features, self.read(backbone, features), plain=keep > 0)
+        found = pixel_text_loss(
+            self.logits,
+            embeddings,
             targets,
+            text,
             features.image_size,
             self.loss_settings,
             whole_maps=self.block is not None,
         )
+        if plain is not None:
+            found["keep"] = keep * apart(embeddings, plain)
+        return found
 
     def logits(self, embeddings: Tensor, text: TextClassifier) -> Tensor:
         """(B, D, h, w) embeddings -> (B, K, h, w) logits, with gradients; as much memory as that takes."""
@@ -172,21 +221,23 @@ class LSeg(nn.Module):
             text=text,
             scale=self.config.logit_scale,
             align_corners=True,
-            refine=self.block,
+            refine=self.block if self.block is not None else self._discount(text),
             reach=self.config.applications,
         )
 
-    def _check(self, features: Features) -> None:
-        for stage, channels in zip(self.config.stages, self.config.stage_channels, strict=True):
-            found = features.maps.get(stage)
-            if found is None or found.shape[1] != channels:
-                raise InvalidParameter(
-                    "The backbone does not fit this head",
-                    field=stage,
-                    expected=f"{channels} channels in stage {stage}",
-                    got="no such stage" if found is None else f"{found.shape[1]} channels",
-                    mend="Use the backbone that the head was trained on",
-                )
+    def _discount(self, text: TextClassifier) -> Callable[[Tensor], Tensor] | None:
+        if not self.config.seen_discount:
+            return None
+        seen = [not self._seen_words.isdisjoint(c.synonyms) for c in text.vocabulary.classes]
+        taken = torch.tensor(seen).float()[:, None, None] * self.config.seen_discount
+        return lambda logits: logits - taken.to(logits)
+
+
+def _dense_facts(backbone: BackboneSpec) -> dict[str, Any]:
+    if not backbone.stages:
+        return {}
+    stage, spec = list(backbone.stages.items())[-1]
+    return {"stages": [stage], "channels": spec.channels}
 
 
 def _pixels(features: Features) -> Tensor:
