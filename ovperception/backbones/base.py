@@ -119,8 +119,9 @@ class Features:
 
     @property
     def count(self) -> int:
-        """Number of images B."""
-        return len(next(iter(self.maps.values())))
+        """Number of images B; without maps, as of a tower that only reads, that of the pixels."""
+        first = next(iter(self.maps.values()), self.images)
+        return 0 if first is None else len(first)
 
     @property
     def nbytes(self) -> int:
