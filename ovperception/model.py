@@ -354,9 +354,15 @@ class Model:
             return words.to(self.device)
         return self.text.classifier(Vocabulary.from_words(words))
 
-    def learn(self, vocabulary: Vocabulary) -> Iterator[int]:
-        """Encode the words of a vocabulary and of its competitors little by little (`TextEncoder.learn`)."""
+    def learn(self, vocabulary: Vocabulary) -> Iterator[int] | None:
+        """Encode the words of a vocabulary and of its competitors little by little (`TextEncoder.learn`).
+
+        Returns:
+            The steps; None if a classifier of them is at hand.
+        """
         words = self.with_competitors(vocabulary)
+        if self.text.knows(words) or self.text.knows(vocabulary):
+            return None
         return self.text.learn(words.texts, templates=words.templates)
 
     def with_competitors(self, vocabulary: Vocabulary) -> Vocabulary:

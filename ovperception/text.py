@@ -183,6 +183,11 @@ class TextEncoder:
                 self._classifiers.popitem(last=False)
         return made
 
+    def knows(self, vocabulary: Vocabulary) -> bool:
+        """Whether its classifier is at hand."""
+        with self._lock:
+            return (self.backbone.spec.text_digest, vocabulary.content_hash) in self._classifiers
+
     def negatives(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Rows of the strings that look like a class and are not meant.
 

@@ -1,17 +1,22 @@
 """How much may be in work at once, counted in calls, bytes and pixels; beyond that a call is refused at once.
 
-A refusal costs a caller microseconds, a queue without an end costs everyone their deadlines.
+A refusal costs a caller microseconds, a queue without an end costs everyone their deadlines. No client may
+hold all of it, and whoever would wait longer than it has time is told so before any work is done.
 """
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ovperception.errors import ResourceExhausted, Unavailable
 
-__all__ = ["Admission", "Ticket"]
+__all__ = ["Admission", "Ticket", "busy"]
+
+_LEAST_RETRY_S, _MOST_RETRY_S = 0.02, 5.0
 
 
 class Admission:
@@ -21,24 +26,44 @@ class Admission:
         max_requests: Calls in work or waiting.
         max_bytes: Bytes of their requests together.
         max_pixels: Decoded pixels of their images together.
+        max_client_requests: Calls of one client; None leaves a quarter of all to others.
+        backlog_s: About how long it takes to do what waits, for the advice when to try again.
     """
 
-    def __init__(self, *, max_requests: int, max_bytes: int, max_pixels: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_requests: int,
+        max_bytes: int,
+        max_pixels: int,
+        max_client_requests: int | None = None,
+        backlog_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._limits = {"requests": max_requests, "bytes": max_bytes, "pixels": max_pixels}
+        self._client_limit = max_client_requests or max(1, max_requests - max_requests // 4)
         self._used = dict.fromkeys(self._limits, 0)
+        self._clients: Counter[str] = Counter()
+        self._backlog_s = backlog_s
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._closed = False
+        self.refused: Counter[str] = Counter()
+
+    @property
+    def used(self) -> dict[str, int]:
+        """What is taken of ``requests``, ``bytes`` and ``pixels``."""
+        with self._lock:
+            return dict(self._used)
 
     @contextmanager
-    def enter(self, nbytes: int) -> Iterator[Ticket]:
+    def enter(self, nbytes: int, client: str = "") -> Iterator[Ticket]:
         """Hold room for one call of `nbytes`.
 
         Raises:
             ResourceExhausted: There is none.
             Unavailable: The server is shutting down.
         """
-        ticket = Ticket(self)
+        ticket = Ticket(self, client)
         try:
             ticket.take(requests=1, bytes=nbytes)
             yield ticket
@@ -55,44 +80,96 @@ class Admission:
         with self._idle:
             return self._idle.wait_for(lambda: not self._used["requests"], timeout_s)
 
-    def take(self, amounts: dict[str, int]) -> None:
+    def take(self, amounts: dict[str, int], client: str = "") -> None:
         """Take all of `amounts` or nothing."""
         with self._lock:
             if self._closed:
                 raise Unavailable("The server is shutting down", mend="Try again, or try another server")
-            for name, amount in amounts.items():
-                if self._used[name] + amount > self._limits[name]:
-                    raise ResourceExhausted(
-                        f"The server is busy: too many {name} are waiting",
-                        expected=f"at most {self._limits[name]} {name} at once",
-                        mend="Try again in a moment, or send fewer requests at once",
-                    )
-            for name, amount in amounts.items():
-                self._used[name] += amount
+            refusal = self._refusal(amounts, client)
+            if refusal is None:
+                for name, amount in amounts.items():
+                    self._used[name] += amount
+                self._clients[client] += amounts.get("requests", 0)
+                return
+        reason, error = refusal
+        self.refused[reason] += 1
+        error.retry_after_ms = _retry_after_ms(self._backlog_s() / 2)
+        raise error
 
-    def give(self, amounts: dict[str, int]) -> None:
+    def give(self, amounts: dict[str, int], client: str = "") -> None:
         """Give back what was taken."""
         with self._lock:
             for name, amount in amounts.items():
                 self._used[name] -= amount
+            self._clients[client] -= amounts.get("requests", 0)
+            if not self._clients[client]:
+                del self._clients[client]
             if not self._used["requests"]:
                 self._idle.notify_all()
+
+    def check_wait(self, wait_s: float, left_s: float, limit_s: float) -> None:
+        """Refuse a call that would wait for longer than it has time, or than the server lets anybody wait.
+
+        Args:
+            wait_s: About how long it would wait.
+            left_s: How long it has.
+            limit_s: How long anybody may wait.
+
+        Raises:
+            ResourceExhausted: It would.
+        """
+        if wait_s <= min(left_s, limit_s):
+            return
+        self.refused["wait"] += 1
+        raise busy(
+            "The server is busy: the answer would come too late",
+            expected=f"a wait of at most {min(left_s, limit_s):.3f} s",
+            got=f"about {wait_s:.3f} s",
+            retry_s=wait_s - min(left_s, limit_s),
+        )
+
+    def _refusal(self, amounts: dict[str, int], client: str) -> tuple[str, ResourceExhausted] | None:
+        for name, amount in amounts.items():
+            if self._used[name] + amount > self._limits[name]:
+                what = f"The server is busy: too many {name} are waiting"
+                return name, busy(what, expected=f"at most {self._limits[name]} {name} at once")
+        if self._clients[client] + amounts.get("requests", 0) > self._client_limit:
+            what = "You have too many requests waiting"
+            return "client", busy(
+                what, expected=f"at most {self._client_limit} requests of one client at once"
+            )
+        return None
 
 
 class Ticket:
     """What one call holds of the budget."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, client: str = "") -> None:
         self._admission = admission
+        self._client = client
         self._held: dict[str, int] = {}
 
     def take(self, **amounts: int) -> None:
         """Take more of the budget."""
-        self._admission.take(amounts)
+        self._admission.take(amounts, self._client)
         for name, amount in amounts.items():
             self._held[name] = self._held.get(name, 0) + amount
 
     def release(self) -> None:
         """Give everything back."""
-        self._admission.give(self._held)
-        self._held = {}
+        held, self._held = self._held, {}
+        self._admission.give(held, self._client)
+
+
+def busy(what: str, *, expected: str, got: object = None, retry_s: float = 0.0) -> ResourceExhausted:
+    """A refusal that tells when to come back."""
+    error = ResourceExhausted(
+        what, expected=expected, got=got, mend="Try again in a moment, or send fewer requests at once"
+    )
+    error.retry_after_ms = _retry_after_ms(retry_s)
+    return error
+
+
+def _retry_after_ms(retry_s: float) -> int:
+    # Scattered, so that those who were refused together do not come back together.
+    return int(1e3 * min(max(retry_s * random.uniform(0.75, 1.25), _LEAST_RETRY_S), _MOST_RETRY_S))

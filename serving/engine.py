@@ -1,14 +1,16 @@
 """From a picture on the wire to an answered question: admission, decoding, the queue, kept scenes, timing.
 
-A call goes through its stages in the thread gRPC gave it and waits there for the model's thread. Before each
-stage it looks whether its caller is still there and has time left; what waits in a queue when its caller
-leaves is taken out.
+A call goes through its stages in the thread gRPC gave it, and waits there for the few threads that decode
+and for the one of the models. Before each stage it looks whether its caller is still there and has time left.
+When its caller leaves it ends at once, wherever it is: what waits in a queue is taken out.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,12 +23,16 @@ from numpy.typing import NDArray
 from ovperception.errors import DeadlineExceeded, InvalidParameter, Unsupported
 from ovperception.v1 import image_pb2, results_pb2, vocabulary_pb2
 from ovperception.vocabulary import Vocabulary
-from serving import requests
 from serving.admission import Admission, Ticket
+from serving.callers import client_of, priority_of
 from serving.config import ServerConfig
-from serving.models import ModelSet, ServedModel, ServedScene
+from serving.decoding import Decoders
+from serving.fairness import Priority
+from serving.jobs import Done, Terms
+from serving.models import ModelSet, ServedModel, ServedPicture, ServedScene
+from serving.pictures import Picture, open_picture
 from serving.scenes import KeptScene, KeptScenes
-from serving.worker import Done, Worker
+from serving.worker import Seen, Worker
 
 __all__ = ["Call", "CallCancelled", "Engine"]
 
@@ -43,43 +49,95 @@ class Engine:
     Args:
         models: The models it serves.
         config: Its limits.
+        on_fatal: Called once, on the model's thread, when the device is lost.
     """
 
-    def __init__(self, models: ModelSet, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        models: ModelSet,
+        config: ServerConfig,
+        *,
+        on_fatal: Callable[[Exception], None] | None = None,
+    ) -> None:
         self.models = models
         self.config = config
-        self.worker = Worker(max_batch=config.max_batch)
+        self.worker = Worker(
+            max_batch=config.max_batch, max_batch_pixels=config.max_batch_pixels, on_fatal=on_fatal
+        )
+        self.decoders = Decoders(config.decode_threads or os.cpu_count() or 1)
         self.kept = KeptScenes(max_bytes=config.max_kept_bytes, ttl_s=config.kept_ttl_s)
         self.admission = Admission(
             max_requests=config.max_requests,
             max_bytes=config.max_queued_bytes,
             max_pixels=config.max_queued_pixels,
+            max_client_requests=config.max_client_requests,
+            backlog_s=self._backlog_s,
         )
 
-    def warm_up(self) -> None:
-        """Ask every model once, so that the first caller does not pay for what is done only once."""
+    def warm_up(self, models: Sequence[ServedModel] = ()) -> None:
+        """Ask each model once, so that the first caller does not pay for what is done only once.
+
+        Args:
+            models: Which; none means all that are loaded.
+        """
         words = Vocabulary.from_words(["object"])
-        for model in self.models:
-            deadline_s = time.monotonic() + 600
-            blank = np.zeros((64, 64, 3), np.uint8)
-            scene = self.worker.encode(model, blank, deadline_s).result().value
+        terms = Terms(deadline_s=time.monotonic() + 600)
+        for model in models or tuple(self.models):
+            picture = model.prepare(np.zeros((64, 64, 3), np.uint8))
+            seen = self.worker.encode([model], picture, terms).result().value
             for task in model.tasks:
                 with suppress(Unsupported):  # a model may want to be given boxes
-                    self.worker.ask(partial(_QUESTIONS[task], scene, words), deadline_s).result()
+                    self.worker.ask(partial(_QUESTIONS[task], seen.scenes[0], words), terms).result()
+        self.worker.forget_pace()
 
     @contextmanager
     def call(
-        self, model: ServedModel, request_id: str, nbytes: int, context: grpc.ServicerContext
+        self,
+        model: ServedModel,
+        request_id: str,
+        nbytes: int,
+        context: grpc.ServicerContext,
+        *,
+        client: str | None = None,
+        priority: Priority | None = None,
     ) -> Iterator[Call]:
-        """Admit a call of `nbytes` and follow it to its end."""
-        with self.admission.enter(nbytes) as ticket:
-            yield Call(self, model, request_id, ticket, context)
+        """Admit a call of `nbytes` and follow it to its end.
+
+        Args:
+            model: The model it is for.
+            request_id: Echoed in the reply.
+            nbytes: Bytes of the request.
+            context: Tells when the caller leaves, and until when it waits.
+            client: Whom the call is for; None: as `serving.callers` tells.
+            priority: How urgent it is; None: as the caller's metadata says.
+        """
+        whom = client_of(context) if client is None else client
+        urgency = priority_of(context) if priority is None else priority
+        with self.admission.enter(nbytes, whom) as ticket:
+            yield Call(self, model, request_id, ticket, context, client=whom, priority=urgency)
+
+    def forget(self, image_id: str, context: grpc.ServicerContext) -> bool:
+        """Forget an image kept for this caller; whether there was one."""
+        return self.kept.forget(image_id, client_of(context))
+
+    def unload(self, name: str) -> int:
+        """Forget a model and the images sent to it; how many these were.
+
+        Raises:
+            UnknownModel, InvalidParameter: As `ModelSet.remove`.
+        """
+        return self.kept.forget_model(self.models.remove(name))
 
     def close(self) -> None:
-        """End the model's thread and drop all scenes."""
+        """End the threads and drop all scenes."""
         self.admission.close()
+        self.decoders.close()
         self.worker.close()
         self.kept.clear()
+
+    def _backlog_s(self) -> float:
+        """About how long a client with nothing in work would wait."""
+        return self.worker.wait_s(Terms(deadline_s=0.0), pixels=2**20)
 
 
 _QUESTIONS: dict[str, Callable[[ServedScene, Vocabulary], object]] = {
@@ -99,6 +157,9 @@ class Call:
         request_id: str,
         ticket: Ticket,
         context: grpc.ServicerContext,
+        *,
+        client: str,
+        priority: Priority,
     ) -> None:
         self.model = model
         self.timing = results_pb2.Timing()
@@ -111,61 +172,65 @@ class Call:
             "float | None", context.time_remaining()
         )  # its type stub forgets calls without a deadline
         limit = engine.config.max_wait_s
-        self._deadline_s = self._started + (limit if left is None else min(left, limit))
+        deadline_s = self._started + (limit if left is None else min(left, limit))
+        self._terms = Terms(client=client, priority=priority, deadline_s=deadline_s)
         self._image: image_pb2.Image | None = None
         self._size = (0, 0)
         self._kept: KeptScene | None = None
         self._left = False
-        self._waiting: Future[Any] | None = None
+        self._wake = threading.Event()
         context.add_callback(self._leave)
         self._left |= not context.is_active()
 
     def see(self, image: image_pb2.Image, *, keep: bool = False) -> ServedScene:
         """The scene of a request's image: a kept one, or the picture decoded and encoded."""
-        if image.WhichOneof("source") == "image_id":
-            kept = self._engine.kept.get(image.image_id)
-            if kept.model is not self.model:
-                raise InvalidParameter(
-                    "This image was encoded for another model",
-                    field="model",
-                    expected=kept.model.name,
-                    got=self.model.name,
-                    mend="Ask that model, or send the picture",
-                )
-            self._image, self._size, self._kept = image, kept.scene.size, kept
-            return kept.scene
-        done = self._wait(self._engine.worker.encode(self.model, self.decode(image), self._deadline_s))
-        scene = done.value
-        self.timing.batch_size = done.batch_size
-        spent = scene.timing
-        self.timing.preprocess_ms = spent.get("preprocess", 0.0)
-        self.timing.trunk_ms = spent.get("backbone", 0.0)
-        self.timing.head_ms = spent.get("head", 0.0)
-        if keep:
-            self._kept = self._keep(scene)
-        return scene
+        return self.see_all(image, [self.model], keep=keep)[0]
 
-    def _keep(self, scene: ServedScene) -> KeptScene | None:
-        kept = self._engine.kept.keep(scene, self.model)
-        if kept is None:
-            limit = self._engine.config.max_kept_bytes
-            self.warnings.append(
-                f"the image is not kept: {scene.nbytes} bytes where {limit} may be kept in all"
-            )
-        return kept
+    def see_all(
+        self, image: image_pb2.Image, models: Sequence[ServedModel], *, keep: bool = False
+    ) -> list[ServedScene]:
+        """What each of several models makes of an image; those of one trunk share a pass.
+
+        Args:
+            image: A picture or a handle.
+            models: The models. If it is to be kept, it is for the first and those of its trunk.
+            keep: Whether to keep it.
+
+        Raises:
+            InvalidParameter: A kept image was encoded for a model of another trunk.
+        """
+        if image.WhichOneof("source") == "image_id":
+            return self._recall(image, models)
+        trunks: dict[str, list[ServedModel]] = {}
+        for model in dict.fromkeys(models):
+            trunks.setdefault(model.trunk, []).append(model)
+        picture = self._open(image)
+        self._check_wait(picture, models)
+        prepared = self._decode(picture, partial(_prepared, [some[0] for some in trunks.values()]))
+        scenes: dict[int, ServedScene] = {}
+        for some, ready in zip(trunks.values(), prepared, strict=True):
+            wanted = keep and some[0].trunk == models[0].trunk
+            seen = self._look(some, ready, keep_look=wanted and self._engine.models.share(some[0]))
+            scenes |= {id(model): scene for model, scene in zip(some, seen.scenes, strict=True)}
+            if wanted:
+                self._kept = self._keep(seen, some)
+        return [scenes[id(model)] for model in models]
 
     def decode(self, image: image_pb2.Image) -> NDArray[np.uint8]:
         """The picture of a request."""
-        self._check()
-        started = time.monotonic()
-        picture = requests.pixels(image, self._ticket, self._engine.config.max_pixels)
-        self.timing.decode_ms += 1e3 * (time.monotonic() - started)
-        self._image, self._size = image, picture.shape[:2]
-        return picture
+        return self._decode(self._open(image), lambda pixels: pixels)
 
-    def ask(self, question: Callable[[], T]) -> T:
-        """Run a question on the model's thread."""
-        done = self._wait(self._engine.worker.ask(question, self._deadline_s))
+    def ask(self, question: Callable[[], T], words: Vocabulary | None = None) -> T:
+        """Run a question on the model's thread.
+
+        Args:
+            question: Asks.
+            words: What it asks with, if anything: new words are encoded before, a few at a time, while others
+                have their turns.
+        """
+        if words is not None:
+            self._learn(words)
+        done = self._wait(self._engine.worker.ask(question, self._terms))
         self.timing.classify_ms += done.run_ms
         return done.value
 
@@ -182,7 +247,7 @@ class Call:
         self.timing.total_ms = 1e3 * (time.monotonic() - self._started)
         info = results_pb2.ResultInfo(
             request_id=self._request_id,
-            model=self._engine.models.infos[self.model.name],
+            model=self._engine.models.info(self.model),
             timing=self.timing,
             truncated=truncated,
             warnings=self.warnings,
@@ -194,42 +259,121 @@ class Call:
             info.vocabulary.CopyFrom(vocabulary_pb2.VocabularyInfo(name=name, content_hash=digest))
         return info
 
+    def _open(self, image: image_pb2.Image) -> Picture:
+        """Look at the header, and take room for the pixels."""
+        self._check()
+        picture = open_picture(image, self._engine.config.max_pixels)
+        self._ticket.take(pixels=picture.pixels)
+        self._image, self._size = image, picture.size
+        return picture
+
+    def _check_wait(self, picture: Picture, models: Sequence[ServedModel]) -> None:
+        """Refuse a picture now that would have to wait for too long."""
+        engine, terms = self._engine, self._terms
+        height, width = models[0].preprocessing.geometry(picture.size).padded
+        wait_s = engine.decoders.wait_s(terms, pixels=picture.pixels)
+        wait_s += engine.worker.wait_s(terms, pixels=height * width)
+        engine.admission.check_wait(wait_s, terms.deadline_s - time.monotonic(), engine.config.max_queue_s)
+
+    def _decode(self, picture: Picture, then: Callable[[NDArray[np.uint8]], T]) -> T:
+        """Decode a picture, and go on with its pixels, among the decoders."""
+
+        def work() -> tuple[T, float]:
+            started = time.monotonic()
+            pixels = picture.decode()
+            spent_ms = 1e3 * (time.monotonic() - started)
+            return then(pixels), spent_ms
+
+        value, spent_ms = self._wait(
+            self._engine.decoders.submit(work, self._terms, pixels=picture.pixels)
+        ).value
+        self.timing.decode_ms += spent_ms
+        return value
+
+    def _look(self, models: Sequence[ServedModel], picture: ServedPicture, *, keep_look: bool) -> Seen:
+        worker = self._engine.worker
+        done = self._wait(worker.encode(models, picture, self._terms, keep_look=keep_look))
+        timing = self.timing
+        timing.batch_size = max(timing.batch_size, done.batch_size)
+        timing.backbone_passes += 1
+        spent = done.value.scenes[0].timing
+        timing.preprocess_ms += spent.get("preprocess", 0.0)
+        timing.trunk_ms += spent.get("backbone", 0.0)
+        timing.head_ms += sum(scene.timing.get("head", 0.0) for scene in done.value.scenes)
+        return done.value
+
+    def _keep(self, seen: Seen, models: Sequence[ServedModel]) -> KeptScene | None:
+        kept = self._engine.kept.keep(seen.scenes[0], models[0], client=self._terms.client, look=seen.look)
+        if kept is None:
+            limit = self._engine.config.max_kept_bytes
+            self.warnings.append(
+                f"the image is not kept: {seen.scenes[0].nbytes} bytes where {limit} may be kept in all"
+            )
+            return None
+        for model, scene in zip(models[1:], seen.scenes[1:], strict=True):
+            self._engine.kept.add(kept.image_id, model, scene)
+        return kept
+
+    def _recall(self, image: image_pb2.Image, models: Sequence[ServedModel]) -> list[ServedScene]:
+        kept = self._engine.kept.get(image.image_id, self._terms.client)
+        self._image, self._size, self._kept = image, kept.scene.size, kept
+        return [kept.seen_by(model) or self._seen_again(kept, model) for model in models]
+
+    def _seen_again(self, kept: KeptScene, model: ServedModel) -> ServedScene:
+        """What a model makes of an image that was kept for another on its backbone."""
+        if kept.look is None or kept.model.trunk != model.trunk:
+            raise InvalidParameter(
+                "This image was encoded for another model",
+                field="model",
+                expected=kept.model.name,
+                got=model.name,
+                mend="Ask that model, or send the picture",
+            )
+        look = kept.look
+        done = self._wait(self._engine.worker.ask(lambda: model.scenes([look])[0], self._terms))
+        self.timing.head_ms += done.run_ms
+        self._engine.kept.add(kept.image_id, model, done.value)
+        return done.value
+
+    def _learn(self, words: Vocabulary) -> None:
+        steps = self.model.learn(words)
+        if steps is not None:
+            done = self._wait(self._engine.worker.learn(steps, self._terms))
+            self.timing.classify_ms += done.run_ms
+
     def _wait(self, future: Future[Done[T]]) -> Done[T]:
-        self._waiting = future
+        """Wait for a stage; leave it to itself as soon as the caller has left or its time is up."""
+        future.add_done_callback(lambda _: self._wake.set())
         try:
-            self._check()
-            done = future.result(timeout=max(0.0, self._deadline_s - time.monotonic()))
+            while not future.done():
+                self._check()
+                self._wake.wait(timeout=max(0.0, self._terms.deadline_s - time.monotonic()))
+                self._wake.clear()
+            done = future.result()
         except CancelledError:
             raise CallCancelled from None
-        except TimeoutError:
+        except (CallCancelled, DeadlineExceeded):
             future.cancel()
-            raise _late() from None
-        finally:
-            self._waiting = None
+            raise
         self.timing.queue_ms += done.queue_ms
         return done
 
     def _check(self) -> None:
         """Go on only if somebody waits for the answer."""
         if self._left:
-            if self._waiting is not None:
-                self._waiting.cancel()
             raise CallCancelled
-        if time.monotonic() >= self._deadline_s:
-            if self._waiting is not None:
-                self._waiting.cancel()
-            raise _late()
+        if time.monotonic() >= self._terms.deadline_s:
+            raise DeadlineExceeded("The answer was not ready in time", mend="Allow more time")
 
     def _leave(self) -> None:
         """Called by gRPC, from another thread, when the call ends in whatever way."""
         self._left = True
-        waiting = self._waiting
-        if waiting is not None:
-            waiting.cancel()
+        self._wake.set()
 
 
-def _late() -> DeadlineExceeded:
-    return DeadlineExceeded("The answer was not ready in time", mend="Allow more time")
+# Any: each model takes its own kind of pictures.
+def _prepared(models: Sequence[ServedModel], pixels: NDArray[np.uint8]) -> list[Any]:
+    return [model.prepare(pixels) for model in models]
 
 
 def _image_info(image: image_pb2.Image, size: tuple[int, int], kept: KeptScene | None) -> image_pb2.ImageInfo:

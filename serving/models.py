@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from ovperception.vocabulary import Vocabulary
 if TYPE_CHECKING:  # its package builds models, and loads torch
     from ovperception.backbones.base import BackboneSpec
 
-__all__ = ["ModelSet", "ServedModel", "ServedScene", "Sizing"]
+__all__ = ["ModelSet", "ServedLook", "ServedModel", "ServedPicture", "ServedScene", "Sizing"]
 
 _TASKS: Mapping[Task, pb.Task] = {
     "detect": pb.TASK_DETECT,
@@ -75,6 +76,28 @@ class ServedScene(Protocol):
         ...
 
 
+class ServedPicture(Protocol):
+    """A picture ready for a backbone: `ovperception.looks.Prepared`, or what a test puts in its place."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the picture lies in the network's input."""
+        ...
+
+
+class ServedLook(Protocol):
+    """A picture as a backbone saw it: `ovperception.looks.Look`, or what a test puts in its place."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it holds on to, once it is alone."""
+        ...
+
+    def alone(self) -> ServedLook:
+        """The same without the memory of its batch."""
+        ...
+
+
 class Sizing(Protocol):
     """What the queue asks of a model's preprocessing."""
 
@@ -116,8 +139,30 @@ class ServedModel(Protocol):
         """How pictures become network input."""
         ...
 
-    def encode_batch(self, images: list[NDArray[np.uint8]]) -> Sequence[ServedScene]:
-        """Encode (H, W, 3) RGB images, all at once."""
+    @property
+    def trunk(self) -> str:
+        """Models for which it is equal can use each other's looks."""
+        ...
+
+    def stand_on(self, other: Any) -> None:
+        """Use the backbone of another model of this trunk, so that it is in memory once."""
+        ...
+
+    # Any in the next three: a model takes its own kind of pictures and looks, which nobody else opens.
+    def prepare(self, image: NDArray[np.uint8]) -> Any:
+        """Make the network's input of an (H, W, 3) RGB image; on any thread."""
+        ...
+
+    def look(self, pictures: Sequence[Any]) -> Sequence[ServedLook]:
+        """Run the backbone on prepared pictures of one network size, all at once."""
+        ...
+
+    def scenes(self, looks: Sequence[Any]) -> Sequence[ServedScene]:
+        """Let the heads see looks of this trunk."""
+        ...
+
+    def learn(self, vocabulary: Vocabulary) -> Iterator[int] | None:
+        """Encode words little by little; None if they are known."""
         ...
 
     def embed_text(self, texts: list[str]) -> NDArray[np.float32]:
@@ -130,23 +175,66 @@ class ServedModel(Protocol):
 
 
 class ModelSet:
-    """The models of one server; the first is the default.
+    """The models of one server; the first is the default. Models of one trunk stand on one backbone.
 
     Args:
         models: At least one, each with a name of its own.
     """
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
-        self._models = {model.name: model for model in models}
-        if not models or len(self._models) < len(models):
-            names = [model.name for model in models]
+        names = [model.name for model in models]
+        if not models or len(set(names)) < len(names):
             raise InvalidParameter(
                 "A server needs at least one model, each with a name of its own", field="models", got=names
             )
-        self.infos = {name: _info(model) for name, model in self._models.items()}
+        self._lock = threading.Lock()
+        # Never changed, only replaced, so that readers need no lock.
+        self._models: dict[str, ServedModel] = {}
+        self.infos: dict[str, pb.ModelInfo] = {}
+        for model in models:
+            self.put(model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def put(self, model: ServedModel) -> ServedModel | None:
+        """Add a model, or let it take the place of the one of its name, which is returned."""
+        with self._lock:
+            others = [other for other in self._models.values() if other.name != model.name]
+            lender = next((other for other in others if other.trunk == model.trunk), None)
+            if lender is not None:
+                model.stand_on(lender)
+            replaced = self._models.get(model.name)
+            self._models = {**self._models, model.name: model}
+            self.infos = {**self.infos, model.name: _info(model)}
+        return replaced
+
+    def remove(self, name: str) -> ServedModel:
+        """Forget a model; calls that have it go on.
+
+        Raises:
+            UnknownModel: No model of this name is loaded.
+            InvalidParameter: It is the last one.
+        """
+        with self._lock:
+            model = self.get(name)
+            if len(self._models) == 1:
+                raise InvalidParameter("The last model cannot be unloaded", field="name", got=model.name)
+            self._models = {key: value for key, value in self._models.items() if value is not model}
+            self.infos = {key: value for key, value in self.infos.items() if key != model.name}
+        return model
+
+    def info(self, model: ServedModel) -> pb.ModelInfo:
+        """What replies say about a model, whether or not another has taken its place meanwhile."""
+        known = self._models.get(model.name) is model and self.infos.get(model.name)
+        return known or _info(model)
+
+    def share(self, model: ServedModel) -> bool:
+        """Whether another model stands on the same backbone."""
+        return any(other.trunk == model.trunk for other in self._models.values() if other is not model)
 
     def get(self, name: str, task: Task | None = None) -> ServedModel:
         """The model of this name, or the default if the name is empty.

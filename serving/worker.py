@@ -1,8 +1,12 @@
-"""The one thread that runs models: encodes images in batches, and answers questions about them in between.
+"""The one thread that runs models: looks at images in batches, and answers questions about them in between.
 
-Images wait in one queue and questions in another. A question costs a fraction of an image, so questions go
-first, except that after a run of them an image that waits gets its turn. There is no timer: a batch is what
-queued up while the thread was busy, which costs a lone caller nothing.
+There is no timer: a batch is what queued up while the thread was busy, which costs a lone caller nothing.
+Whose image begins it is a matter of fairness; it is filled with images of the same trunk and network size,
+whatever model they are meant for and whatever they will be asked, up to a number of images and of pixels.
+Images of other sizes are not padded to join it: their features would depend on their neighbours.
+
+A question costs a fraction of an image, so questions go first, but when images wait for no longer than the
+last batch took. New words are encoded last, a few at a time between two batches.
 
 One thread because compiled modules and CUDA graphs must be called from the thread that made them, and
 because on a CPU two forward passes at once are slower than one after the other.
@@ -13,62 +17,68 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ovperception.errors import DeadlineExceeded, OVPError, ResourceExhausted, Unavailable
-from serving.models import ServedModel, ServedScene
+from ovperception.errors import Unavailable
+from serving.fairness import FairQueue
+from serving.faults import explain, is_fatal, ran_out_of_memory
+from serving.jobs import Done, Job, Pace, Terms, closing
+from serving.models import ServedLook, ServedModel, ServedPicture, ServedScene
 
-__all__ = ["Done", "Worker"]
+__all__ = ["Counters", "Seen", "Worker"]
 
 T = TypeVar("T")
-_QUESTIONS_IN_A_ROW = 16
+_SHORTEST_TURN_S = 0.02
+_FAILURES_BEFORE_PROBE = 4
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done(Generic[T]):
-    """A finished piece of work and what it cost."""
+class Seen:
+    """An image that was looked at.
 
-    value: T
-    queue_ms: float
-    run_ms: float
-    batch_size: int = 1
+    Attributes:
+        scenes: What each of the models it was meant for made of it.
+        look: What the backbone saw, if it shall be kept for other models.
+    """
 
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    deadline_s: float
-    queued_s: float = field(default_factory=time.monotonic)
-    future: Future[Any] = field(default_factory=Future)  # of Done
-
-    def start(self) -> bool:
-        """Whether somebody still waits for it."""
-        if not self.future.set_running_or_notify_cancel():
-            return False
-        if time.monotonic() < self.deadline_s:
-            return True
-        what = "The deadline passed before the model was free"
-        self.future.set_exception(DeadlineExceeded(what, mend="Allow more time"))
-        return False
+    scenes: tuple[ServedScene, ...]
+    look: ServedLook | None
 
 
 @dataclass(slots=True, kw_only=True)
-class _Image(_Job):
-    model: ServedModel
-    pixels: NDArray[np.uint8]
-    key: tuple[str, tuple[int, int]]  # what images of one batch have in common: model and network size
+class Counters:
+    """What the thread has done so far."""
+
+    passes: int = 0
+    images: int = 0
+    questions: int = 0
+    out_of_memory: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class _Question(_Job):
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Image(Job):
+    models: Sequence[ServedModel]
+    picture: ServedPicture
+    key: tuple[str, tuple[int, int]]  # what images of one batch have in common: trunk and network size
+    keep_look: bool
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Question(Job):
     ask: Callable[[], object]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Lesson(Job):
+    steps: Iterator[int]
+    started: bool = False
 
 
 class Worker:
@@ -76,83 +86,149 @@ class Worker:
 
     Args:
         max_batch: Most images in one pass through a backbone.
+        max_batch_pixels: Most pixels of their network inputs together; an image alone may have more.
+        on_fatal: Called once, on the model's thread, when the device is lost; all work is refused from then
+            on.
     """
 
-    def __init__(self, *, max_batch: int = 8) -> None:
-        self._max_batch = max_batch
-        self._images: deque[_Image] = deque()
-        self._questions: deque[_Question] = deque()
-        self._in_a_row = 0
-        self._closed = False
+    def __init__(
+        self,
+        *,
+        max_batch: int = 8,
+        max_batch_pixels: int = 16_000_000,
+        on_fatal: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.counters = Counters()
+        self._limits = (max_batch, max_batch_pixels)
+        self._on_fatal = on_fatal
+        self._images: FairQueue[_Image] = FairQueue()
+        self._questions: FairQueue[_Question] = FairQueue()
+        self._lessons: FairQueue[_Lesson] = FairQueue()
+        self._pace = Pace()
+        self._asking_s = 0.0  # spent on questions since the last batch
+        self._batch_s = 0.0
+        self._taught = False  # since the last batch
+        self._busy_until_s = 0.0
+        self._failures = 0  # passes without memory, in a row
+        self._refusal: Unavailable | None = None
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="ovperception-model", daemon=True)
         self._thread.start()
 
     def encode(
-        self, model: ServedModel, pixels: NDArray[np.uint8], deadline_s: float
-    ) -> Future[Done[ServedScene]]:
-        """Queue an image; `deadline_s` is on `time.monotonic`'s clock."""
-        network = model.preprocessing.geometry((pixels.shape[0], pixels.shape[1])).padded
-        job = _Image(model=model, pixels=pixels, key=(model.name, network), deadline_s=deadline_s)
-        self._put(job)
-        return job.future
+        self,
+        models: Sequence[ServedModel],
+        picture: ServedPicture,
+        terms: Terms,
+        *,
+        keep_look: bool = False,
+    ) -> Future[Done[Seen]]:
+        """Queue an image for models of one trunk; cancelling the future takes it out again."""
+        size = picture.geometry.padded
+        job = _Image(
+            models=models,
+            picture=picture,
+            key=(models[0].trunk, size),
+            keep_look=keep_look,
+            terms=terms,
+            cost=size[0] * size[1],
+        )
+        return self._put(self._images, job)
 
-    def ask(self, question: Callable[[], T], deadline_s: float) -> Future[Done[T]]:
-        """Queue a question, ahead of all images."""
-        job = _Question(ask=question, deadline_s=deadline_s)
-        self._put(job)
-        return job.future
+    def ask(self, question: Callable[[], T], terms: Terms) -> Future[Done[T]]:
+        """Queue a question, ahead of images."""
+        return self._put(self._questions, _Question(ask=question, terms=terms))
+
+    def learn(self, steps: Iterator[int], terms: Terms) -> Future[Done[None]]:
+        """Queue the encoding of words, which goes on step by step behind everything else."""
+        return self._put(self._lessons, _Lesson(steps=steps, terms=terms))
+
+    def wait_s(self, terms: Terms, *, pixels: int) -> float:
+        """About how long an image whose network input has so many pixels would wait."""
+        with self._wake:
+            ahead = self._images.ahead(terms.client, terms.priority, pixels)
+        return ahead * self._pace.s_per_unit + max(0.0, self._busy_until_s - time.monotonic())
+
+    def depths(self) -> dict[str, int]:
+        """How much waits: ``images``, ``questions`` and ``words``."""
+        with self._wake:
+            queues = {"images": self._images, "questions": self._questions, "words": self._lessons}
+            return {name: len(queue) for name, queue in queues.items()}  # type: ignore[arg-type]
+
+    def forget_pace(self) -> None:
+        """Begin to measure anew: what was done so far, to warm up, was not usual."""
+        self._pace = Pace()
 
     def close(self) -> None:
         """Refuse new work, drop what waits, and end the thread after what it is doing."""
+        self._refuse_all(closing())
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # Any: a future of whatever comes of the job.
+    def _put(self, queue: FairQueue[Any], job: Job) -> Future[Any]:
         with self._wake:
-            self._closed = True
-            waiting: list[_Job] = [*self._images, *self._questions]
-            self._images.clear()
-            self._questions.clear()
+            if self._refusal is not None:
+                raise self._refusal
+            queue.put(job)
+            self._wake.notify()
+        # Not under the lock: a job that has ended meanwhile calls back at once.
+        job.future.add_done_callback(partial(self._forget, queue, job))
+        return job.future
+
+    def _forget(self, queue: FairQueue[Any], job: Job, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._wake:
+                queue.remove(job)
+
+    def _refuse_all(self, refusal: Unavailable) -> None:
+        with self._wake:
+            self._refusal = refusal
+            queues: list[FairQueue[Any]] = [self._images, self._questions, self._lessons]
+            waiting = [job for queue in queues for job in queue.clear()]
             self._wake.notify()
         for job in waiting:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(_closing())
-        self._thread.join()
-
-    def _put(self, job: _Image | _Question) -> None:
-        with self._wake:
-            if self._closed:
-                raise _closing()
-            if isinstance(job, _Question):
-                self._questions.append(job)
-            else:
-                self._images.append(job)
-            self._wake.notify()
+            job.refuse(refusal)
 
     def _run(self) -> None:
         while (work := self._take()) is not None:
             if isinstance(work, _Question):
                 self._answer(work)
+            elif isinstance(work, _Lesson):
+                self._teach(work)
             else:
                 self._encode(work)
             del work  # or the last image would live until the next one comes
 
-    def _take(self) -> _Question | list[_Image] | None:
-        """The next question or batch of images; None to end."""
+    def _take(self) -> _Question | _Lesson | list[_Image] | None:
+        """The next question, lesson or batch of images; None to end."""
         with self._wake:
-            while not (self._images or self._questions or self._closed):
+            while not (self._images or self._questions or self._lessons or self._refusal):
                 self._wake.wait()
-            if self._closed:
+            if self._refusal is not None:
                 return None
-            if self._questions and not (self._images and self._in_a_row >= _QUESTIONS_IN_A_ROW):
-                self._in_a_row += 1
-                return self._questions.popleft()
-            self._in_a_row = 0
+            turn_s = max(self._batch_s, _SHORTEST_TURN_S)
+            if self._questions and not (self._images and self._asking_s >= turn_s):
+                return self._questions.take()
+            if self._lessons and not (self._images and self._taught):
+                self._taught = True
+                return self._lessons.take()
+            self._asking_s, self._taught = 0.0, False
             return self._take_batch()
 
     def _take_batch(self) -> list[_Image]:
-        """The image that waits longest, and others like it."""
-        key = self._images[0].key
-        batch = [job for job in self._images if job.key == key][: self._max_batch]
-        taken = {id(job) for job in batch}
-        self._images = deque(job for job in self._images if id(job) not in taken)
+        """The image whose turn it is, and others that can go with it."""
+        first = self._images.take()
+        assert first is not None  # `_take` has seen that some wait
+        batch, (most, budget) = [first], self._limits
+        # All of one size, so that if one does not fit, none does.
+        while len(batch) < most and first.cost * (len(batch) + 1) <= budget:
+            other = self._images.take(lambda job: job.key == first.key)
+            if other is None:
+                break
+            batch.append(other)
+        cost = first.cost * len(batch)
+        self._busy_until_s = time.monotonic() + cost * self._pace.s_per_unit
         return batch
 
     def _answer(self, job: _Question) -> None:
@@ -162,47 +238,107 @@ class Worker:
         try:
             value = job.ask()
         except Exception as error:
-            job.future.set_exception(_explain(error))
+            self._fail(job, error)
+        else:
+            self.counters.questions += 1
+            job.future.set_result(job.done(value, started))
+        self._asking_s += time.monotonic() - started
+
+    def _teach(self, job: _Lesson) -> None:
+        """One step, and back into the queue if there are more."""
+        if not job.started:
+            if not job.start():
+                return
+            job.started = True
+        started = time.monotonic()
+        try:
+            left = next(job.steps, 0) if started < job.terms.deadline_s else 0
+        except Exception as error:
+            self._fail(job, error)
             return
-        job.future.set_result(_done(value, job, started))
+        if not left:
+            job.future.set_result(job.done(None, started))
+            return
+        with self._wake:
+            if self._refusal is None:
+                self._lessons.put(job)
+                return
+        job.refuse(closing())
 
     def _encode(self, batch: Sequence[_Image]) -> None:
         if live := [job for job in batch if job.start()]:
-            self._encode_live(live)
+            started = time.monotonic()
+            self._look(live)
+            self._batch_s = time.monotonic() - started
+            self._pace.note(sum(job.cost for job in live), self._batch_s)
 
-    def _encode_live(self, batch: Sequence[_Image]) -> None:
+    def _look(self, batch: Sequence[_Image]) -> None:
+        """One pass of the backbone and then the heads; if it fails, each half on its own."""
         started = time.monotonic()
         try:
-            scenes = batch[0].model.encode_batch([job.pixels for job in batch])
+            seen = self._seen(batch)
         except Exception as error:
-            if len(batch) == 1:
-                batch[0].future.set_exception(_explain(error))
+            if len(batch) == 1 or is_fatal(error):
+                for job in batch:
+                    self._fail(job, error)
                 return
-            _log.warning("a batch of %d failed (%s); each image is tried alone", len(batch), error)
+            _log.warning("a batch of %d failed (%s); it is tried in halves", len(batch), error)
         else:
-            for job, scene in zip(batch, scenes, strict=True):
-                job.future.set_result(_done(scene, job, started, len(batch)))
+            self._failures = 0
+            self.counters.images += len(batch)
+            for job, value in zip(batch, seen, strict=True):
+                job.future.set_result(job.done(value, started, len(batch)))
             return
         # Outside of the handler: the exception would keep the batch's memory alive while we try again.
-        for job in batch:
-            self._encode_live([job])
+        half = len(batch) // 2
+        self._look(batch[:half])
+        self._look(batch[half:])
+
+    def _seen(self, batch: Sequence[_Image]) -> list[Seen]:
+        self.counters.passes += 1
+        looks = batch[0].models[0].look([job.picture for job in batch])
+        scenes: list[dict[int, ServedScene]] = [{} for _ in batch]
+        for model in {id(m): m for job in batch for m in job.models}.values():
+            asked = [i for i, job in enumerate(batch) if any(m is model for m in job.models)]
+            for i, scene in zip(asked, model.scenes([looks[i] for i in asked]), strict=True):
+                scenes[i][id(model)] = scene
+        return [
+            Seen(
+                scenes=tuple(found[id(model)] for model in job.models),
+                look=look.alone() if job.keep_look else None,
+            )
+            for job, look, found in zip(batch, looks, scenes, strict=True)
+        ]
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Tell who waits; end everything if the device is lost."""
+        if is_fatal(error):
+            self._lose_device(error)
+            job.refuse(_lost())
+            return
+        job.refuse(explain(error))
+        if ran_out_of_memory(error) and isinstance(job, _Image):
+            self.counters.out_of_memory += 1
+            self._failures += 1
+            if self._failures >= _FAILURES_BEFORE_PROBE:
+                self._failures = 0
+                self._probe(job.models[0])
+
+    def _probe(self, model: ServedModel) -> None:
+        """After images in a row without memory: were they too large, or does nothing fit any more?"""
+        try:
+            model.look([model.prepare(np.zeros((64, 64, 3), np.uint8))])
+        except Exception as error:
+            if ran_out_of_memory(error) or is_fatal(error):
+                self._lose_device(error)
+
+    def _lose_device(self, error: Exception) -> None:
+        if self._refusal is None:
+            _log.critical("the device is lost: %s", error)
+            self._refuse_all(_lost())
+            if self._on_fatal is not None:
+                self._on_fatal(error)
 
 
-def _done(value: T, job: _Job, started: float, batch_size: int = 1) -> Done[T]:
-    return Done(
-        value=value,
-        queue_ms=1e3 * (started - job.queued_s),
-        run_ms=1e3 * (time.monotonic() - started),
-        batch_size=batch_size,
-    )
-
-
-def _explain(error: Exception) -> Exception:
-    """An error of ours for what is nobody's bug."""
-    if not isinstance(error, OVPError) and type(error).__name__ == "OutOfMemoryError":  # torch's
-        return ResourceExhausted("The device ran out of memory", mend="Send a smaller image, or try again")
-    return error
-
-
-def _closing() -> Unavailable:
-    return Unavailable("The server is shutting down", mend="Try again, or try another server")
+def _lost() -> Unavailable:
+    return Unavailable("The server has lost its device", mend="Try another server, or again when it is back")

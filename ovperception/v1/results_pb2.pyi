@@ -219,7 +219,7 @@ class ModelInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., weights_digest: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., backbone: _Optional[str] = ..., embedding_dimension: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("queue_ms", "decode_ms", "preprocess_ms", "trunk_ms", "head_ms", "classify_ms", "postprocess_ms", "encode_ms", "total_ms", "batch_size")
+    __slots__ = ("queue_ms", "decode_ms", "preprocess_ms", "trunk_ms", "head_ms", "classify_ms", "postprocess_ms", "encode_ms", "total_ms", "batch_size", "backbone_passes")
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     DECODE_MS_FIELD_NUMBER: _ClassVar[int]
     PREPROCESS_MS_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +230,7 @@ class Timing(_message.Message):
     ENCODE_MS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_PASSES_FIELD_NUMBER: _ClassVar[int]
     queue_ms: float
     decode_ms: float
     preprocess_ms: float
@@ -240,7 +241,8 @@ class Timing(_message.Message):
     encode_ms: float
     total_ms: float
     batch_size: int
-    def __init__(self, queue_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., preprocess_ms: _Optional[float] = ..., trunk_ms: _Optional[float] = ..., head_ms: _Optional[float] = ..., classify_ms: _Optional[float] = ..., postprocess_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    backbone_passes: int
+    def __init__(self, queue_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., preprocess_ms: _Optional[float] = ..., trunk_ms: _Optional[float] = ..., head_ms: _Optional[float] = ..., classify_ms: _Optional[float] = ..., postprocess_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., batch_size: _Optional[int] = ..., backbone_passes: _Optional[int] = ...) -> None: ...
 
 class ResultInfo(_message.Message):
     __slots__ = ("request_id", "model", "image", "vocabulary", "timing", "truncated", "warnings")

@@ -70,6 +70,7 @@ def test_words_are_learned_step_by_step(models):
     assert left[-1] == 0
     assert list(first.learn(words)) == []
     before = first.text.classifier(words).embeddings
+    assert first.learn(words) is None
     again = ovperception.load("tiny")
     again.text.cache = type(first.text.cache)()
     np.testing.assert_allclose(again.text.classifier(words).embeddings, before, atol=1e-5)

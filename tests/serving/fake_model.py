@@ -109,12 +109,26 @@ class FakePreprocessing:
         return Geometry(original=size, resized=size, padded=tuple(-(-side // 32) * 32 for side in size))
 
 
+class FakePicture:
+    def __init__(self, image, geometry):
+        self.image, self.geometry = image, geometry
+
+
+class FakeLook:
+    def __init__(self, image, nbytes):
+        self.image, self.nbytes = image, nbytes
+
+    def alone(self):
+        return self
+
+
 class FakeModel:
     """See above.
 
     Args:
         name: its name.
-        scene_bytes: what each scene claims to hold.
+        scene_bytes: what each scene claims to hold, and each look.
+        backbone: models with the same one share it; none: a backbone of its own.
     """
 
     version = "1"
@@ -122,9 +136,12 @@ class FakeModel:
     tasks = frozenset({"detect", "semantic", "panoptic"})
     spec = SimpleNamespace(name="fake", embed_dim=DIM)
 
-    def __init__(self, name="fake", *, scene_bytes=1000):
+    def __init__(self, name="fake", *, scene_bytes=1000, backbone=""):
         self.name = name
         self.scene_bytes = scene_bytes
+        self.backbone = backbone
+        self.lender = None
+        self.seen = 0  # images its head has seen
         self.preprocessing = FakePreprocessing()
         self.go = threading.Event()
         self.go.set()
@@ -140,18 +157,39 @@ class FakeModel:
     def release(self):
         self.go.set()
 
+    @property
+    def trunk(self):
+        return self.backbone or self.name
+
+    def stand_on(self, other):
+        self.lender = other
+
     def encode(self, image):
         return self.encode_batch([image])[0]
 
     def encode_batch(self, images):
-        images = [load_image(image) for image in images]
+        return self.scenes(self.look([self.prepare(image) for image in images]))
+
+    def prepare(self, image):
+        image = load_image(image)
+        return FakePicture(image, self.preprocessing.geometry(image.shape[:2]))
+
+    def look(self, pictures):
+        images = [picture.image for picture in pictures]
         self.busy.set()
         assert self.go.wait(20)
         self.batches.append([image.shape for image in images])
         self.threads.add(threading.get_ident())
         if any(image[0, 0, 0] == POISON for image in images):
             raise InvalidImage("poison")
-        return [FakeScene(image, self.scene_bytes) for image in images]
+        return [FakeLook(image, self.scene_bytes) for image in images]
+
+    def scenes(self, looks):
+        self.seen += len(looks)
+        return [FakeScene(look.image, self.scene_bytes) for look in looks]
+
+    def learn(self, vocabulary):
+        return None
 
     def embed_text(self, texts):
         return np.array([[_share(f"{text}{i}") for i in range(DIM)] for text in texts], np.float32)

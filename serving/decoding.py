@@ -1,0 +1,105 @@
+"""The few threads in which files become pixels and pixels network input.
+
+Decoding and resizing let go of Python's lock, so they run beside the model's thread. They are few because a
+picture takes ten to a hundred times the memory of its file: as many are in the making as there are threads,
+whatever number of calls is waiting; and what waits is chosen as fairly as for the model.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from serving.fairness import FairQueue
+from serving.faults import explain
+from serving.jobs import Done, Job, Pace, Terms, closing
+
+__all__ = ["Decoders"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Decoding(Job):
+    work: Callable[[], object]
+
+
+class Decoders:
+    """The threads and their queue.
+
+    Args:
+        threads: How many.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._queue: FairQueue[_Decoding] = FairQueue()
+        self._pace = Pace()
+        self._closed = False
+        self._wake = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"ovperception-decode-{i}", daemon=True)
+            for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, work: Callable[[], T], terms: Terms, *, pixels: int) -> Future[Done[T]]:
+        """Queue work on a picture of so many pixels; cancelling the future takes it out again."""
+        job = _Decoding(work=work, terms=terms, cost=pixels)
+        with self._wake:
+            if self._closed:
+                raise closing()
+            self._queue.put(job)
+            self._wake.notify()
+        job.future.add_done_callback(partial(self._forget, job))
+        return job.future
+
+    def wait_s(self, terms: Terms, *, pixels: int) -> float:
+        """About how long a picture of so many pixels would wait."""
+        with self._wake:
+            ahead = self._queue.ahead(terms.client, terms.priority, pixels)
+        return ahead * self._pace.s_per_unit / len(self._threads)
+
+    def close(self) -> None:
+        """Refuse new work, drop what waits, and end the threads after what they are doing."""
+        with self._wake:
+            self._closed = True
+            waiting = self._queue.clear()
+            self._wake.notify_all()
+        for job in waiting:
+            job.refuse(closing())
+        for thread in self._threads:
+            thread.join()
+
+    def _forget(self, job: _Decoding, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._wake:
+                self._queue.remove(job)
+
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            self._do(job)
+            del job  # or the last picture would live until the next one comes
+
+    def _take(self) -> _Decoding | None:
+        with self._wake:
+            while not (self._queue or self._closed):
+                self._wake.wait()
+            return None if self._closed else self._queue.take()
+
+    def _do(self, job: _Decoding) -> None:
+        if not job.start():
+            return
+        started = time.monotonic()
+        try:
+            value = job.work()
+        except Exception as error:
+            job.future.set_exception(explain(error))
+            return
+        self._pace.note(job.cost, time.monotonic() - started)
+        job.future.set_result(job.done(value, started))
