@@ -21,24 +21,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ovperception.errors import Unavailable
-from ovperception.v1 import model_service_pb2, perception_service_pb2
-from ovperception.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
-from ovperception.v1.perception_service_pb2_grpc import add_PerceptionServiceServicer_to_server
 from serving.config import ServerConfig
 from serving.engine import Engine
 from serving.interceptor import CallInterceptor
 from serving.models import ModelSet, ServedModel
 from serving.security import Guard, Scope, Tokens
-from serving.service import ModelService, PerceptionService
+from serving.services import PUBLIC_SERVICES, add_public_services
 from serving.telemetry import Observer
 from serving.tls import server_credentials
 
 __all__ = ["Server"]
 
-SERVICES = (
-    perception_service_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name,
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-)
 # Threads beyond the admitted calls: they refuse what is too much, and answer health checks meanwhile.
 _SPARE_THREADS = 8
 _LAST_REPLIES_S = 0.5
@@ -78,7 +71,8 @@ class Server:
         self._on_fatal = on_fatal
         self._health = health.HealthServicer()
         self._pool = ThreadPoolExecutor(
-            max_workers=self._config.max_requests + _SPARE_THREADS, thread_name_prefix="ovperception-call"
+            max_workers=self._config.max_requests + self._config.max_live_streams + _SPARE_THREADS,
+            thread_name_prefix="ovperception-call",
         )
         self._server = self._build()
         self._stopping = threading.Lock()
@@ -164,10 +158,9 @@ class Server:
 
     def _build(self) -> grpc.Server:
         server = self._make("infer")
-        add_PerceptionServiceServicer_to_server(PerceptionService(self._engine), server)
-        add_ModelServiceServicer_to_server(ModelService(self._engine), server)
+        add_public_services(self._engine, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*PUBLIC_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
 
@@ -194,7 +187,7 @@ class Server:
     def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.ServingStatus
         models = [f"models/{model.name}" for model in self._engine.models]
-        for name in ("", *SERVICES, *models):
+        for name in ("", *PUBLIC_SERVICES, *models):
             self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
 

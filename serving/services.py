@@ -1,0 +1,33 @@
+"""The services of a server, each put where its callers are."""
+
+from __future__ import annotations
+
+import grpc
+
+from ovperception.v1 import model_service_pb2, perception_service_pb2, vocabulary_service_pb2
+from ovperception.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from ovperception.v1.perception_service_pb2_grpc import add_PerceptionServiceServicer_to_server
+from ovperception.v1.vocabulary_service_pb2_grpc import add_VocabularyServiceServicer_to_server
+from serving.engine import Engine
+from serving.model_service import ModelService
+from serving.service import PerceptionService
+from serving.vocabularies import KeptVocabularies
+from serving.vocabulary_service import VocabularyService
+from serving.words import WordReader
+
+__all__ = ["PUBLIC_SERVICES", "add_public_services"]
+
+PUBLIC_SERVICES = (
+    perception_service_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name,
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    vocabulary_service_pb2.DESCRIPTOR.services_by_name["VocabularyService"].full_name,
+)
+
+
+def add_public_services(engine: Engine, server: grpc.Server) -> None:
+    """Put `PUBLIC_SERVICES` on a server."""
+    config = engine.config
+    kept = KeptVocabularies(max_bytes=config.max_vocabulary_bytes, ttl_s=config.vocabulary_ttl_s)
+    add_PerceptionServiceServicer_to_server(PerceptionService(engine, WordReader(kept, config)), server)
+    add_ModelServiceServicer_to_server(ModelService(engine), server)
+    add_VocabularyServiceServicer_to_server(VocabularyService(kept, config), server)
