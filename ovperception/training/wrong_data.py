@@ -34,6 +34,10 @@ class Trouble:
     message: str = ""
     harmless: bool = False
 
+    def __str__(self) -> str:
+        text = self.message or self.kind
+        return text if text.startswith(self.where) else f"{self.where}: {text}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongDataPolicy:
@@ -86,7 +90,7 @@ class WrongData:
             if len(examples) < _EXAMPLES:
                 examples.append(trouble.where)
             if self.counts[trouble.kind] <= _LOGGED and not trouble.harmless:
-                _LOG.warning("left out: %s: %s", trouble.where, trouble.message or trouble.kind)
+                _LOG.warning("left out: %s", trouble)
             self.serious += not trouble.harmless
             if not trouble.harmless:
                 self._judge(trouble)
@@ -94,7 +98,7 @@ class WrongData:
     def _judge(self, last: Trouble) -> None:
         if self.policy.policy == "stop":
             raise InvalidDataset(
-                f"{last.where}: {last.message or last.kind}",
+                str(last),
                 field="data",
                 mend='Mend it, or train with the policy "skip"; what was trained so far is kept',
             )
