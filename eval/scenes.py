@@ -21,7 +21,7 @@ import cv2
 
 from eval.crops import SMALLEST_CROP, CropEvaluator, drawn_crops, scene_crops
 from eval.detection import MAX_DETECTIONS, DetectionEvaluator
-from eval.panoptic_quality import PanopticEvaluator
+from eval.panoptic import PanopticEvaluator
 from eval.regions import RegionEvaluator
 from eval.semantic import SemanticEvaluator
 from ovperception.datasets.scenes import SPLITS, SceneSample, Split, scene, scene_seed

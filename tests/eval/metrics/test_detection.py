@@ -1,16 +1,11 @@
-"""AP by hand, and equal to the stored numbers of pycocotools on a large synthetic set."""
+"""AP by hand, by both engines."""
 
 from __future__ import annotations
-
-import gzip
-import json
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 
-from eval.detection import average_precision
+from eval.metrics import ENGINES, EngineName, PrecisionRecall, score_coco
 from ovperception.rle import RLE
 
 TRUTH = {
@@ -24,18 +19,27 @@ TRUTH = {
 }
 
 
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> EngineName:
+    return request.param
+
+
+def curves(truth: dict, results: list, iou: str, engine: EngineName) -> PrecisionRecall:
+    return score_coco(truth, results, iou=iou, engine=engine).curves
+
+
 def box(image: int, category: int, xywh: list[float], score: float) -> dict:
     return {"image_id": image, "category_id": category, "bbox": xywh, "score": score}
 
 
-def test_by_hand() -> None:
+def test_by_hand(engine: EngineName) -> None:
     results = [
         box(1, 7, [0, 0, 50, 50], 0.9),
         box(2, 7, [40, 40, 50, 50], 0.8),  # overlaps too little
         box(2, 7, [0, 0, 50, 40], 0.7),  # IoU 0.8: right up to there
         box(1, 9, [0, 0, 9, 9], 0.99),  # a class without truth lowers nothing
     ]
-    found = average_precision(TRUTH, results, "bbox")
+    found = curves(TRUTH, results, "bbox", engine)
     # 51 of 101 recall points at precision 1, 50 at 2/3
     at_50 = (51 + 50 * 2 / 3) / 101
     assert found.ap([7], iou=0.5) == pytest.approx(at_50)
@@ -44,25 +48,25 @@ def test_by_hand() -> None:
     assert found.ap([8], iou=0.5) == 0  # never found
     assert found.ap([9]) is None
     assert found.ap(iou=0.5) == pytest.approx(at_50 / 2)
-    assert found.per_class(iou=0.5) == {7: pytest.approx(at_50), 8: 0}
+    assert found.per_class(iou=0.5) == {7: pytest.approx(at_50), 8: 0, 9: None}
     assert found.ar([7]) == pytest.approx((7 * 1 + 3 * 0.5) / 10)
     assert found.ap(area="medium") == found.ap()
     assert found.ap(area="large") is None
 
 
-def test_no_detections_score_zero() -> None:
-    found = average_precision(TRUTH, [], "bbox")
+def test_no_detections_score_zero(engine: EngineName) -> None:
+    found = curves(TRUTH, [], "bbox", engine)
     assert found.ap() == found.ar() == 0
 
 
-def test_without_truth_there_is_no_number() -> None:
+def test_without_truth_there_is_no_number(engine: EngineName) -> None:
     truth = TRUTH | {"annotations": []}
     for results in ([], [box(1, 7, [0, 0, 50, 50], 0.9)]):
-        found = average_precision(truth, results, "bbox")
+        found = curves(truth, results, "bbox", engine)
         assert found.ap() is found.ap([7], iou=0.5) is found.ar() is None
 
 
-def test_masks_are_judged_without_their_boxes() -> None:
+def test_masks_are_judged_without_their_boxes(engine: EngineName) -> None:
     def mask(y: int, side: int) -> dict:
         pixels = np.zeros((100, 100), bool)
         pixels[y : y + side, :side] = True
@@ -74,30 +78,10 @@ def test_masks_are_judged_without_their_boxes() -> None:
         box(1, 7, [0, 0, 100, 100], 0.9) | {"segmentation": mask(50, 10)},
         box(1, 7, [0, 0, 20, 20], 0.8) | {"segmentation": mask(0, 20)},
     ]
-    found = average_precision(truth, results, "segm")
+    found = curves(truth, results, "segm", engine)
     assert found.ap(area="small") == pytest.approx(0.5)
 
 
-def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    average_precision(TRUTH, [box(1, 7, [0, 0, 50, 50], 0.9)], "bbox")
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("kind", ["bbox", pytest.param("segm", marks=pytest.mark.slow)])
-def test_equal_to_pycocotools(shared_dir: Path, kind: Literal["bbox", "segm"]) -> None:
-    folder = shared_dir / "eval/data/derived/synth_coco300"
-    truth, results = (
-        json.loads(gzip.decompress((folder / f"coco_{name}.json.gz").read_bytes()))
-        for name in ("gt", f"dt_{kind}")
-    )
-    expected = json.loads((shared_dir / "eval/goldens.json").read_text())["synthetic"]["coco_300"][kind]
-    found = average_precision(truth, results, kind)
-    assert found.ap() == pytest.approx(expected["AP"], abs=1e-12)
-    assert found.ap(iou=0.5) == pytest.approx(expected["AP50"], abs=1e-12)
-    assert found.ap(iou=0.75) == pytest.approx(expected["AP75"], abs=1e-12)
-    assert found.ap(area="small") == pytest.approx(expected["APs"], abs=1e-12)
-    assert found.ap(area="medium") == pytest.approx(expected["APm"], abs=1e-12)
-    assert found.ap(area="large") == pytest.approx(expected["APl"], abs=1e-12)
-    assert found.ar() == pytest.approx(expected["AR100"], abs=1e-12)
-    assert found.ar(area="small") == pytest.approx(expected["ARs"], abs=1e-12)
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], engine: EngineName) -> None:
+    curves(TRUTH, [box(1, 7, [0, 0, 50, 50], 0.9)], "bbox", engine)
+    assert capfd.readouterr() == ("", "")

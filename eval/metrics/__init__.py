@@ -1,0 +1,76 @@
+"""The numbers the field publishes, from files or from memory, to the last digit of the reference tools.
+
+Detection, from two files (or their content)::
+
+    score_coco(truth, results, iou="bbox" | "segm" | "boundary", groups=..., engine=...)  -> DetectionScores
+    score_lvis(truth, results, iou=..., fixed=False, image_ids=minival)                   -> DetectionScores
+
+Label maps and panoptic maps, image by image with memory that does not grow, in any number of processes::
+
+    confusion = ConfusionMatrix(K); confusion.add(truth, predicted, ignore_label=255)
+    score_semantic(confusion, categories, rule="detectron2" | "mmseg" | "sceneparsing")   -> SemanticScores
+    quality = PanopticQuality(categories); quality.add(ids, segments, ids, segments)
+    quality.scores()                                                                      -> PanopticScores
+    episodes = FewShotIoU(categories); episodes.add(category_id, truth, predicted)
+    episodes.scores()                                                                     -> FewShotScores
+
+Counts of several processes are added: ``a + b`` or ``a.merge(b)``; ``to_arrays`` and ``from_arrays`` carry
+them across. Files of others are read by `score_panoptic_files` and `score_label_files`.
+
+All answers share the fields of `Scores` (kind, metrics, per_class, rules, images, warnings), and
+`scores_json` writes them. A metric is 0-1, or None where nothing can be said, never -1 or NaN. Bad input is a
+typed error; what is odd but harmless is counted in ``warnings``, which `warning_lines` spells out.
+"""
+
+from eval.metrics.ap_engine import ENGINES, APEngine, APTask, EngineName, IoUKind, ap_engine
+from eval.metrics.confusion import ConfusionMatrix
+from eval.metrics.detection import COCO_LIMITS, score_coco, score_lvis
+from eval.metrics.panoptic_quality import PanopticQuality, PanopticSegment, Quality, Tally
+from eval.metrics.precision_recall import IOU_THRESHOLDS, RECALL_POINTS, PrecisionRecall
+from eval.metrics.scores import (
+    Category,
+    ClassScore,
+    DetectionScores,
+    FewShotScores,
+    PanopticScores,
+    Scores,
+    SemanticScores,
+    scores_json,
+)
+from eval.metrics.semantic import AVERAGING_RULES, AveragingRule, iou_per_class, miou, score_semantic
+from eval.metrics.warning_texts import WARNINGS, warning_lines
+
+__all__ = [
+    "AVERAGING_RULES",
+    "COCO_LIMITS",
+    "ENGINES",
+    "IOU_THRESHOLDS",
+    "RECALL_POINTS",
+    "WARNINGS",
+    "APEngine",
+    "APTask",
+    "AveragingRule",
+    "Category",
+    "ClassScore",
+    "ConfusionMatrix",
+    "DetectionScores",
+    "EngineName",
+    "FewShotScores",
+    "IoUKind",
+    "PanopticQuality",
+    "PanopticScores",
+    "PanopticSegment",
+    "PrecisionRecall",
+    "Quality",
+    "Scores",
+    "SemanticScores",
+    "Tally",
+    "ap_engine",
+    "iou_per_class",
+    "miou",
+    "score_coco",
+    "score_lvis",
+    "score_semantic",
+    "scores_json",
+    "warning_lines",
+]

@@ -1,0 +1,162 @@
+"""Checks of many COCO run-length strings at once.
+
+`ovperception.rle` reads one mask with good messages; the results of a data set hold a million of them, and
+engines take what they get: a string that does not fill its image, or a mask of another image's size, yields a
+wrong number and no word. Here all strings are decoded together, some thousands at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovperception.errors import InvalidDataset, InvalidRegions
+from ovperception.rle import RLE
+
+__all__ = ["check_masks"]
+
+# Characters decoded together: bounds the memory to some tens of MB and keeps it in the caches.
+_CHUNK = 1 << 18
+
+
+def check_masks(
+    masks: Sequence[Any], sizes: NDArray[np.int64], what: str
+) -> tuple[list[Mapping[str, Any]], NDArray[np.int64]]:
+    """Masks in compressed form, and their areas in pixels.
+
+    Args:
+        masks: (N,) COCO RLE, compressed or not.
+        sizes: (N, 2) height and width of the image of each; negative where it is not known.
+        what: the list is called in messages, such as "results".
+
+    Raises:
+        InvalidDataset: one is no RLE, is of another size than its image, or its runs do not fill it.
+    """
+    compressed: list[Mapping[str, Any]] = [
+        mask if type(mask) is dict and type(mask.get("counts")) is str else _compressed(mask, i, what)
+        for i, mask in enumerate(masks)
+    ]
+    _check_sizes(compressed, sizes, what)
+    areas = np.zeros(len(compressed), np.int64)
+    begin = characters = 0
+    for index, mask in enumerate(compressed):
+        characters += len(mask["counts"])
+        if characters >= _CHUNK:
+            areas[begin : index + 1] = _areas(compressed[begin : index + 1], begin, what)
+            begin, characters = index + 1, 0
+    areas[begin:] = _areas(compressed[begin:], begin, what)
+    return compressed, areas
+
+
+def _compressed(mask: Any, index: int, what: str) -> Mapping[str, Any]:
+    try:
+        if not isinstance(mask, Mapping):
+            raise InvalidRegions("Polygons are no masks", expected="COCO RLE", got=mask)
+        return RLE.from_coco(mask).to_coco()
+    except InvalidRegions as error:
+        raise _invalid(error, index, what) from error
+
+
+def _invalid(error: InvalidRegions, index: int, what: str) -> InvalidDataset:
+    return InvalidDataset(
+        error.what,
+        field=f"{what}[{index}].segmentation",
+        expected=error.expected,
+        got=error.got or None,
+        mend=error.mend,
+    )
+
+
+def _check_sizes(masks: Sequence[Mapping[str, Any]], sizes: NDArray[np.int64], what: str) -> None:
+    known = sizes.tolist()
+    for index, mask in enumerate(masks):
+        size = mask.get("size")
+        if size != known[index]:
+            if type(size) is not list or len(size) != 2 or not all(type(side) is int for side in size):
+                _compressed(mask, index, what)  # a tuple, or a message of its own
+                size = list(mask["size"])
+            if known[index][0] >= 0 and size != known[index]:
+                raise InvalidDataset(
+                    "A mask is not of the size of its image",
+                    field=f"{what}[{index}].segmentation.size",
+                    expected=f"[height, width] = {known[index]}",
+                    got=size,
+                    mend="Masks have to be made at the size of the annotated image.",
+                )
+
+
+def _areas(masks: Sequence[Mapping[str, Any]], first: int, what: str) -> NDArray[np.int64]:
+    """Pixels of each; the first one that is wrong is read again by `RLE`, which says why."""
+    if not masks:
+        return np.zeros(0, np.int64)
+    pixels = np.array([mask["size"][0] * mask["size"][1] for mask in masks], np.int64)
+    strings = [mask["counts"] for mask in masks]
+    filled, areas = _filled(strings, pixels)
+    if not filled.all():
+        wrong = int(np.argmin(filled))
+        _compressed(masks[wrong], first + wrong, what)
+        raise InvalidDataset("This is not COCO RLE", field=f"{what}[{first + wrong}].segmentation")
+    return areas
+
+
+def _filled(strings: list[str], pixels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each string's runs lie in 0 to its pixels and add up to them; and the odd runs' sum."""
+    lengths = np.fromiter(map(len, strings), np.int64, len(strings))
+    try:
+        characters = np.frombuffer("".join(strings).encode("ascii"), np.uint8) - np.uint8(48)
+    except UnicodeEncodeError:  # one by one, to find which
+        return np.array([s.isascii() for s in strings]), np.zeros(len(strings), np.int64)
+    stops = np.cumsum(lengths)
+    if not len(characters) or lengths.min() == 0 or characters.max() > 63:
+        broken = np.repeat(np.arange(len(strings)), lengths)[characters > 63]
+        return (lengths > 0) & ~np.isin(np.arange(len(strings)), broken), np.zeros(len(strings), np.int64)
+    last = (characters & 32) == 0
+    if not last[stops - 1].all():
+        return last[stops - 1], np.zeros(len(strings), np.int64)
+    ends = np.flatnonzero(last)
+    numbers = _numbers(characters, ends)
+    # Runs of mask m are numbers[begin[m] : stop[m]]; every one has at least one.
+    stop = np.searchsorted(ends, stops - 1) + 1
+    begin = np.concatenate(([0], stop[:-1]))
+    runs_of = np.repeat(np.arange(len(strings)), stop - begin)
+    position = np.arange(len(numbers)) - begin[runs_of]
+    odd = _undo_differences(numbers, runs_of, position % 2 == 1)
+    even = _undo_differences(numbers, runs_of, (position % 2 == 0) & (position > 0))
+    fits = (numbers >= 0) & (numbers <= pixels[runs_of])
+    totals = np.add.reduceat(numbers, begin)
+    areas = np.zeros(len(strings), np.int64)
+    np.add.at(areas, runs_of[odd], numbers[odd])
+    del even
+    return (totals == pixels) & np.logical_and.reduceat(fits, begin), areas
+
+
+def _numbers(characters: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The signed numbers whose last characters are at `ends`: five bits a character, low ones first."""
+    lengths = np.diff(ends, prepend=-1)
+    starts = ends - lengths + 1
+    numbers = (characters[starts] & 31).astype(np.int64)
+    for k in range(1, min(int(lengths.max()), 8)):
+        longer = np.flatnonzero(lengths > k)
+        numbers[longer] += (characters[starts[longer] + k] & 31).astype(np.int64) << (5 * k)
+    numbers[lengths > 7] = -1 << 40  # longer than any run of an image: found negative below
+    negative = (characters[ends] & 16) != 0
+    numbers[negative] -= np.int64(1) << (5 * lengths[negative])
+    return numbers
+
+
+def _undo_differences(
+    numbers: NDArray[np.int64], runs_of: NDArray[np.int64], chosen: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Adds up, in place and within each mask, the runs chosen; gives where they are."""
+    where = np.flatnonzero(chosen)
+    if not len(where):
+        return where
+    sums = np.cumsum(numbers[where])
+    owner = runs_of[where]
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    before = np.concatenate(([0], sums[first[1:] - 1]))
+    numbers[where] = sums - np.repeat(before, np.diff(first, append=len(where)))
+    return where
