@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ovperception.backbones.base import Features
-from ovperception.errors import InvalidParameter, InvalidRegions, Unsupported
+from ovperception.boxes import boxes_inside
+from ovperception.errors import InvalidParameter, Unsupported
 from ovperception.head import (
     BoxScores,
     Encoding,
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Scene", "Words"]
 
 Words = Sequence[str] | Vocabulary
-
-MAX_BOXES = 10_000
-"""Boxes that one question may bring: ten times what a proposal network gives an image."""
 
 
 class Scene:
@@ -93,7 +91,7 @@ class Scene:
         name, head = self.model.head_for(task, given_boxes=boxes is not None)
         if boxes is None:
             return head, self._encodings[name]
-        array = _checked_boxes(boxes, self.size)
+        array = boxes_inside(boxes, self.size)
         with torch.inference_mode():
             network = torch.from_numpy(self.geometry.boxes_to_network(array)).to(self.model.device)
             # `head_for` found a head for given boxes.
@@ -270,7 +268,7 @@ class Scene:
         Raises:
             InvalidRegions: another shape, too many, not finite, or a box without area inside the image.
         """
-        array = _checked_boxes(boxes, self.size)
+        array = boxes_inside(boxes, self.size)
         network = torch.from_numpy(self.geometry.boxes_to_network(array)).to(self.model.device)
         embeddings = self.model.backbone.embed_boxes(self._features, [network]).float()
         return cast("NDArray[np.float32]", F.normalize(embeddings, dim=-1).cpu().numpy())
@@ -315,35 +313,3 @@ def _without_background(found: PanopticMap, vocabulary: Vocabulary) -> PanopticM
         table[segment.id] = number
     segments = tuple(dataclasses.replace(s, id=int(table[s.id])) for s in kept)
     return PanopticMap(classes=vocabulary.names, ids=table[found.ids], segments=segments)
-
-
-def _checked_boxes(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(boxes, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidRegions(
-            "Boxes are not numbers", field="boxes", expected="(N, 4) xyxy", got=error
-        ) from error
-    if array.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise InvalidRegions(
-            "Boxes have a wrong shape", field="boxes", expected="(N, 4) xyxy", got=array.shape
-        )
-    if len(array) > MAX_BOXES:
-        raise InvalidRegions(
-            "There are too many boxes", field="boxes", expected=f"at most {MAX_BOXES}", got=len(array)
-        )
-    height, width = size
-    low = np.maximum(array[:, :2], 0)
-    high = np.minimum(array[:, 2:], (width, height))
-    bad = ~(np.isfinite(array).all(1) & (high > low).all(1))
-    if bad.any():
-        index = int(np.flatnonzero(bad)[0])
-        raise InvalidRegions(
-            "A box has no area inside the image",
-            field=f"boxes[{index}]",
-            expected=f"x0 < x1, y0 < y1 in pixels of an image of {height} x {width} (height, width)",
-            got=array[index].tolist(),
-        )
-    return array

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ovperception.errors import InvalidRegions, OVPError, UnknownImage
+from ovperception.boxes import as_boxes
+from ovperception.errors import OVPError, UnknownImage
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import image_pb2, results_pb2
 from ovperception.v1 import perception_service_pb2 as pb
@@ -88,7 +89,7 @@ class RemoteScene:
             max_detections=None if max_detections is None else _int32(max_detections),
             nms_iou_threshold=nms_iou_threshold,
             include_masks=masks,
-            regions=None if boxes is None else pb.Regions(boxes=boxes_message(_boxes(boxes))),
+            regions=None if boxes is None else pb.Regions(boxes=boxes_message(as_boxes(boxes))),
         )
         reply = self._ask(self._client.perception.DetectObjects, request)
         return read_detections(reply.objects, _names(reply.classes), self.size)
@@ -137,7 +138,7 @@ class RemoteScene:
 
     def embed_regions(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D): one vector per (N, 4) xyxy box; see `ovperception.Scene.embed_regions`."""
-        request = pb.EmbedRegionsRequest(model=self._client.model, boxes=boxes_message(_boxes(boxes)))
+        request = pb.EmbedRegionsRequest(model=self._client.model, boxes=boxes_message(as_boxes(boxes)))
         return read_embeddings(self._ask(self._client.perception.EmbedRegions, request).embeddings)
 
     def close(self) -> None:
@@ -198,23 +199,6 @@ def _cached_spec(words: _Words) -> VocabularySpec:
 
 def _names(classes: Sequence[results_pb2.ClassInfo]) -> tuple[str, ...]:
     return tuple(entry.name for entry in classes)
-
-
-def _boxes(boxes: ArrayLike) -> NDArray[np.float32]:
-    """(N, 4) float32; what they say is for the server to check."""
-    try:
-        array = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidRegions(
-            "Boxes are not numbers", field="boxes", expected="(N, 4) xyxy", got=error
-        ) from error
-    if array.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise InvalidRegions(
-            "Boxes have a wrong shape", field="boxes", expected="(N, 4) xyxy", got=array.shape
-        )
-    return array
 
 
 def _int32(value: int) -> int:

@@ -13,10 +13,10 @@ import torch
 
 import ovperception
 from ovperception import Model, Scene, errors
+from ovperception.boxes import MAX_BOXES
 from ovperception.cli import main
 from ovperception.client import Client
 from ovperception.images import save_image
-from ovperception.scene import MAX_BOXES
 from serving import Server, ServerConfig
 from tests.heads.regionclip.conftest import GivenProposals
 from tests.heads.regionclip.small import picture, write_small_bundle
