@@ -20,7 +20,7 @@ from ovperception.training.epochs import EpochOrder, Pick
 from ovperception.training.targets import Targets
 from ovperception.training.wrong_data import Trouble
 
-__all__ = ["LabelledBatch", "LabelledBatches", "LabelledViews", "View"]
+__all__ = ["LabelledBatch", "LabelledBatches", "LabelledViews", "View", "trouble_of"]
 
 _TRIES = 100
 
@@ -120,7 +120,7 @@ class LabelledViews:
             try:
                 view, found = self.view(tried)
             except OVPError as error:
-                troubles.append(_trouble(error, self.source.where(tried.index)))
+                troubles.append(trouble_of(error, self.source.where(tried.index)))
                 continue
             return view, (*troubles, *found)
         raise InvalidDataset(
@@ -134,7 +134,8 @@ class _Empty(InvalidDataset):
     """A picture without any object that may be learned."""
 
 
-def _trouble(error: OVPError, where: str) -> Trouble:
+def trouble_of(error: OVPError, where: str) -> Trouble:
+    """Why a picture is left out."""
     if isinstance(error, _Empty):
         return Trouble(kind="a picture with nothing to learn", where=where, harmless=True)
     kinds = {"MissingFile": "a missing file", "InvalidImage": "a picture that cannot be decoded"}
