@@ -39,9 +39,9 @@ class Admission:
         max_client_requests: int | None = None,
         backlog_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._limits = {"requests": max_requests, "bytes": max_bytes, "pixels": max_pixels}
+        self.limits = {"requests": max_requests, "bytes": max_bytes, "pixels": max_pixels}
         self._client_limit = max_client_requests or max(1, max_requests - max_requests // 4)
-        self._used = dict.fromkeys(self._limits, 0)
+        self._used = dict.fromkeys(self.limits, 0)
         self._clients: Counter[str] = Counter()
         self._backlog_s = backlog_s
         self._lock = threading.Lock()
@@ -130,9 +130,9 @@ class Admission:
 
     def _refusal(self, amounts: dict[str, int], client: str) -> tuple[str, ResourceExhausted] | None:
         for name, amount in amounts.items():
-            if self._used[name] + amount > self._limits[name]:
+            if self._used[name] + amount > self.limits[name]:
                 what = f"The server is busy: too many {name} are waiting"
-                return name, busy(what, expected=f"at most {self._limits[name]} {name} at once")
+                return name, busy(what, expected=f"at most {self.limits[name]} {name} at once")
         if self._clients[client] + amounts.get("requests", 0) > self._client_limit:
             what = "You have too many requests waiting"
             return "client", busy(

@@ -23,12 +23,15 @@ from grpc_reflection.v1alpha import reflection
 from ovperception.errors import Unavailable
 from serving.config import ServerConfig
 from serving.engine import Engine
+from serving.gauges import Gauges, read_gauges
 from serving.interceptor import CallInterceptor
+from serving.metrics import Metrics
 from serving.models import ModelSet, ServedModel
 from serving.security import Guard, Scope, Tokens
 from serving.services import PUBLIC_SERVICES, add_public_services
 from serving.telemetry import Observer
 from serving.tls import server_credentials
+from serving.tracing import Tracing
 
 __all__ = ["Server"]
 
@@ -47,7 +50,7 @@ class Server:
     Args:
         models: What to serve; the first is the default.
         config: Settings.
-        observers: Are told of every call.
+        observers: Are told of every call, beside metrics and traces.
         on_fatal: Called, from some thread, when the device is lost: the server then refuses all calls, and
             is best ended.
 
@@ -66,8 +69,10 @@ class Server:
         self._config = config or ServerConfig()
         self._tokens = Tokens(self._config.tokens_file) if self._config.tokens_file else None
         self._credentials = server_credentials(self._config)
-        self._engine = Engine(ModelSet(models), self._config)
-        self._observers = tuple(observers)
+        self._engine = Engine(ModelSet(models), self._config, on_fatal=self.fail)
+        self._metrics = Metrics(self._gauges, max_batch=self._config.max_batch)
+        self._tracing = Tracing(self._config.tracing_endpoint) if self._config.tracing_endpoint else None
+        self._observers = [*observers, self._metrics, *([self._tracing] if self._tracing else [])]
         self._on_fatal = on_fatal
         self._health = health.HealthServicer()
         self._pool = ThreadPoolExecutor(
@@ -78,6 +83,7 @@ class Server:
         self._stopping = threading.Lock()
         self._stopped = False
         self.port = 0
+        self.metrics_port = 0
 
     @property
     def address(self) -> str:
@@ -100,6 +106,8 @@ class Server:
         """
         try:
             self.port = self._bind(self._server, self._config.host, self._config.port)
+            if self._config.metrics_port is not None:
+                self.metrics_port = self._metrics.start(self._config.metrics_host, self._config.metrics_port)
         except Unavailable:
             self._engine.close()
             raise
@@ -128,11 +136,13 @@ class Server:
         self._server.stop(min(grace, _LAST_REPLIES_S)).wait()
         self._engine.close()
         self._pool.shutdown()
+        self._metrics.stop()
+        if self._tracing is not None:
+            self._tracing.close()
         _log.info("stopped after %.1f s", time.monotonic() - started)
 
     def fail(self, error: Exception) -> None:
         """Refuse every call from now on: the device is lost, and answers would be wrong."""
-        _log.critical("the device is lost: %s", error)
         self._health.enter_graceful_shutdown()
         self._engine.admission.close()
         if self._on_fatal is not None:
@@ -183,6 +193,10 @@ class Server:
                 got=error,
                 mend="Stop what uses the port, take another one, or --port 0 for a free one",
             ) from error
+
+    def _gauges(self) -> Gauges:
+        """What the server holds now, for its metrics."""
+        return read_gauges(self._engine)
 
     def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.ServingStatus

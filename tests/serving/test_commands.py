@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.serving.fake_model import FakeModel, FakeScene
 
 SERVE = """
 import sys
+import tomllib
 import ovperception
 from tests.serving.fake_model import FakeModel
 ovperception.load = lambda name, **options: FakeModel(name)
@@ -91,3 +93,39 @@ def test_a_demo_that_finds_nothing_fails(tmp_path, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert "found nothing" in json.loads(err)["error"]["message"]
     assert json.loads(out)["questions"]
+
+
+def test_settings_are_checked_without_a_server(tmp_path, capfd, monkeypatch):
+    file = tmp_path / "ovp.toml"
+    file.write_text("port = 4000\nmax_batch = 4\ntokens_file = 'tokens'\n")
+    (tmp_path / "tokens").write_text("robot:infer:0123456789abcdef\n")
+    monkeypatch.setenv("OVP_MAX_BATCH", "5")
+    check = ["serve", "--config", str(file), "--check-config"]
+    assert main([*check, "--set", "max_texts=77"]) == 0
+    out, err = capfd.readouterr()
+    assert "chmod 600" in err
+    settings = tomllib.loads(out)  # what is printed is a file of settings
+    assert (settings["port"], settings["max_batch"], settings["max_texts"]) == (4000, 5, 77)
+    assert "max_batch = 5  # environment" in out
+    assert "# 1 tokens" in out
+    assert "# model tiny" in out
+    assert main([*check, "--model", "tinny"]) == 2
+    assert "tiny" in capfd.readouterr().err
+    (tmp_path / "tokens").unlink()
+    assert main(check) == 2
+    assert "tokens" in capfd.readouterr().err
+
+
+def test_hang_up_reads_the_tokens_anew(tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("robot:infer:first-token-0123456789\n")
+    process = _start("--port", "0", "--tokens-file", str(tokens), "--log-format", "json", "-v")
+    with process:
+        while "listening" not in process.stderr.readline():
+            pass
+        tokens.write_text("robot:infer:first-token-0123456789\nother:infer:other-token-0123456789\n")
+        process.send_signal(signal.SIGHUP)
+        line = json.loads(process.stderr.readline())
+        assert line["message"] == "read 2 tokens"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
