@@ -65,9 +65,9 @@ class _Turns(Generic[K]):
         self._given[key] += amount
 
     def forget_idle(self, waiting: Mapping[K, object]) -> None:
-        """Drop those that are not ahead of anybody; without this, every client ever seen stays."""
+        """Now and then forgive those that do not wait what they had; or every client ever seen would stay."""
         if len(self._given) > _MOST_REMEMBERED:
-            self._given = {k: v for k, v in self._given.items() if k in waiting or v > self._now}
+            self._given = {k: v for k, v in self._given.items() if k in waiting}
 
 
 class _Class(Generic[J]):
