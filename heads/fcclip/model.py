@@ -16,8 +16,10 @@ from heads.fcclip.config import FCCLIPConfig
 from heads.fcclip.losses import LossSettings, set_losses
 from heads.fcclip.mask_decoder import MaskDecoder
 from heads.fcclip.pixel_decoder import PixelDecoder
+from ovperception.backbones.fast_linear import quicken_linears
+from ovperception.backbones.regions import most_covered
 from ovperception.errors import InvalidParameter
-from ovperception.head import Encoding, MaskScores, Task
+from ovperception.head import Encoding, MaskScores, Task, one_image
 from ovperception.postprocess.fragments import drop_fragments
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class FCCLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self._seen_words = frozenset(config.seen_words)
         self.loss_settings = LossSettings()
+        quicken_linears(self)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], backbone: BackboneSpec) -> Self:
@@ -126,7 +129,7 @@ class FCCLIP(nn.Module):
         grid = (height, width)
         inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
         if self.config.cover_small_masks:
-            inside |= ~inside.flatten(2).any(-1)[..., None, None] & _most_covered(mask_logits > 0, grid)
+            inside |= ~inside.flatten(2).any(-1)[..., None, None] & most_covered(mask_logits > 0, grid)
         return FCCLIPEncoding(
             mask_logits=mask_logits,
             query_embeddings=self.query_embedding(mask_features, mask_logits, state),
@@ -182,12 +185,7 @@ class FCCLIP(nn.Module):
         Raises:
             InvalidParameter: More than one image, or the encoding of another head.
         """
-        if not isinstance(encoding, FCCLIPEncoding) or len(encoding) != 1:
-            raise InvalidParameter(
-                "FC-CLIP names the masks of one image at a time",
-                expected="the FCCLIPEncoding of one image, such as encoding[0]",
-                got=f"{type(encoding).__name__} of {len(encoding)} images",
-            )
+        encoding = one_image(encoding, FCCLIPEncoding, "FC-CLIP names the masks of one image at a time")
         learned = class_logits(encoding.query_embeddings[0], self._void(), text, self._scale())
         clip = self.config.clip_logit_scale * encoding.clip_embeddings[0]
         clip_logits = text.reduce(clip @ text.embeddings.to(clip).T)
@@ -201,9 +199,3 @@ class FCCLIP(nn.Module):
 
     def _scale(self) -> Tensor:
         return self.logit_scale.exp().clamp(max=100)
-
-
-def _most_covered(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, Q, H, W) bool -> (B, Q, h, w) bool: the cell a mask covers most; none for an empty mask."""
-    covered = F.adaptive_avg_pool2d(masks.float(), grid)
-    return (covered == covered.amax((-2, -1), keepdim=True)) & (covered > 0)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from ovperception.backbones.base import FeatureSpec
+from ovperception.backbones.fast_linear import quicken_mlp
 from ovperception.backbones.regions import as_rois, masked_mean
 
 __all__ = ["ConvNeXtTrunk", "convnext_maps", "head_embeddings"]
@@ -60,6 +61,9 @@ class ConvNeXtTrunk:
     def __init__(self, visual: Any) -> None:
         self.visual = visual
         visual.trunk.to(memory_format=torch.channels_last)
+        for stage in visual.trunk.stages:
+            for block in stage.blocks:
+                quicken_mlp(block.mlp)
         self.image_size = int(visual.image_size[0])
         channels = [info["num_chs"] for info in visual.trunk.feature_info]
         strides = [info["reduction"] for info in visual.trunk.feature_info]
