@@ -18,7 +18,7 @@ from ovperception.v1.image_pb2 import Image
 from ovperception.v1.vocabulary_pb2 import VocabularySpec
 from ovperception.wire_errors import status_of
 from serving.engine import Call, CallCancelled, Engine
-from serving.models import ServedModel, ServedScene
+from serving.models import ServedModel
 from serving.questions import Question, questions
 from serving.security import caller
 from serving.words import AskedWords, WordReader
@@ -118,12 +118,14 @@ class Perceiver:
 
 
 def answers(call: Call, asked: Asked, image: Image, *, keep: bool = False) -> pb.PerceiveResult:
-    """All answers about one image, in one pass through the backbone."""
+    """All answers about one image, in one pass through each backbone."""
     result = pb.PerceiveResult()
-    scenes: dict[str, ServedScene] = {asked.model.name: call.see(image, keep=keep)}
+    # An image that is kept is kept for the model of the request, if that is asked at all.
+    models = sorted((question.model for question in asked.questions), key=lambda m: m is not asked.model)
+    scenes = dict(zip(map(id, models), call.see_all(image, models, keep=keep), strict=True))
     truncated = False
     for question in asked.questions:
-        answer, cut = question.answer(call, scenes[question.model.name])
+        answer, cut = question.answer(call, scenes[id(question.model)])
         result.answers.append(answer)
         truncated |= cut
     words = asked.words

@@ -19,6 +19,7 @@ from ovperception.head import Task
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1 import results_pb2
+from ovperception.vocabulary import Vocabulary
 from ovperception.wire import detections_message, float_map_message, panoptic_message, semantic_message
 from ovperception.wire_masks import MASK_ENCODINGS
 from serving import requests
@@ -40,17 +41,19 @@ class Question(Generic[T]):
 
     Attributes:
         model: Who is asked.
+        words: What with, if anything: new words are encoded before.
         ask: Asks; runs on the model's thread.
         write: The answer as a message, and whether it was cut short.
     """
 
     model: ServedModel
+    words: Vocabulary | None = None
     ask: Callable[[ServedScene], T]
     write: Callable[[T], tuple[pb.PerceiveAnswer, bool]]
 
     def answer(self, call: Call, scene: ServedScene) -> tuple[pb.PerceiveAnswer, bool]:
         """Ask about a scene of the question's model."""
-        found = call.ask(partial(self.ask, scene))
+        found = call.ask(partial(self.ask, scene), self.words)
         with call.encoding():
             message, truncated = self.write(found)
             message.model = self.model.name
@@ -188,7 +191,7 @@ def detection(
         truncated = most is not None and len(found.scores) >= most
         return pb.PerceiveAnswer(objects=detections_message(words.objects(found), encoding)), truncated
 
-    return Question(model=model, ask=ask, write=write)
+    return Question(model=model, words=words.for_objects, ask=ask, write=write)
 
 
 def semantic(model: ServedModel, words: AskedWords, options: SemanticOptions) -> Question[SemanticMap]:
@@ -215,7 +218,7 @@ def semantic(model: ServedModel, words: AskedWords, options: SemanticOptions) ->
         message = semantic_message(words.labels(found), encoding, scores=scores, stride=stride)
         return pb.PerceiveAnswer(semantic=message), False
 
-    return Question(model=model, ask=ask, write=write)
+    return Question(model=model, words=words.vocabulary, ask=ask, write=write)
 
 
 def panoptic(model: ServedModel, words: AskedWords, options: _Options) -> Question[PanopticMap]:
@@ -233,7 +236,7 @@ def panoptic(model: ServedModel, words: AskedWords, options: _Options) -> Questi
     def write(found: PanopticMap) -> tuple[pb.PerceiveAnswer, bool]:
         return pb.PerceiveAnswer(panoptic=panoptic_message(words.segments(found))), False
 
-    return Question(model=model, ask=ask, write=write)
+    return Question(model=model, words=words.vocabulary, ask=ask, write=write)
 
 
 def heatmap(model: ServedModel, text: str) -> Question[NDArray[np.float32]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -21,8 +21,10 @@ from serving import requests
 from serving.engine import Engine
 from serving.models import ServedModel
 from serving.perceiving import Perceiver
+from serving.pictures import IMAGE_FORMATS, PIXEL_FORMATS
 from serving.questions import OUTPUTS, Question, detection, heatmap, panoptic, semantic
 from serving.security import caller
+from serving.streams import Streams
 from serving.words import AskedWords, WordReader
 
 __all__ = ["PerceptionService"]
@@ -40,6 +42,7 @@ class PerceptionService(PerceptionServiceServicer):
         self._engine = engine
         self._words = words
         self._perceiver = Perceiver(engine, words)
+        self._streams = Streams(engine, self._perceiver)
 
     def DetectObjects(
         self, request: pb.DetectObjectsRequest, context: grpc.ServicerContext
@@ -92,6 +95,12 @@ class PerceptionService(PerceptionServiceServicer):
         """Answer several questions about each of several images."""
         return self._perceiver.batch(request, context)
 
+    def StreamPerceive(
+        self, request_iterator: Iterator[perceive_pb2.StreamPerceiveRequest], context: grpc.ServicerContext
+    ) -> Iterator[perceive_pb2.StreamPerceiveResponse]:
+        """Answer the same questions about frame after frame."""
+        return self._streams.serve(request_iterator, context)
+
     def EncodeImage(
         self, request: pb.EncodeImageRequest, context: grpc.ServicerContext
     ) -> pb.EncodeImageResponse:
@@ -108,7 +117,7 @@ class PerceptionService(PerceptionServiceServicer):
         self, request: pb.ForgetImageRequest, context: grpc.ServicerContext
     ) -> pb.ForgetImageResponse:
         """Forget a kept image."""
-        return pb.ForgetImageResponse(forgotten=self._engine.kept.forget(request.image_id))
+        return pb.ForgetImageResponse(forgotten=self._engine.forget(request.image_id, context))
 
     def EmbedText(self, request: pb.EmbedTextRequest, context: grpc.ServicerContext) -> pb.EmbedTextResponse:
         """Embed texts."""
@@ -163,8 +172,8 @@ class PerceptionService(PerceptionServiceServicer):
             version=ovperception.__version__,
             models=self._engine.models.infos.values(),
             limits=limits,
-            image_formats=requests.IMAGE_FORMATS,
-            pixel_formats=requests.PIXEL_FORMATS,
+            image_formats=IMAGE_FORMATS,
+            pixel_formats=PIXEL_FORMATS,
             label_encodings=results_pb2.LabelEncoding.keys()[1:],
             mask_encodings=map(results_pb2.MaskEncoding.Name, MASK_ENCODINGS),
             outputs=OUTPUTS,
