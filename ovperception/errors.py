@@ -22,6 +22,7 @@ server answers with. A message says what was wrong, what was expected, what was 
     ├── MissingDependency             FAILED_PRECONDITION  an extra that is not installed
     ├── Unauthenticated               UNAUTHENTICATED      no token or certificate, or one that is not known
     ├── PermissionDenied              PERMISSION_DENIED    a known caller who may not do this
+    ├── Diverged                      INTERNAL             a training whose numbers are not finite
     ├── ResourceExhausted             RESOURCE_EXHAUSTED   queue full, out of memory, disk full
     ├── DeadlineExceeded              DEADLINE_EXCEEDED
     └── Unavailable                   UNAVAILABLE          server not reachable, draining, port in use
@@ -35,6 +36,7 @@ __all__ = [
     "AlreadyExists",
     "Conflict",
     "DeadlineExceeded",
+    "Diverged",
     "InvalidCheckpoint",
     "InvalidDataset",
     "InvalidImage",
@@ -216,6 +218,10 @@ class PermissionDenied(OVPError):
 
     grpc_status = "PERMISSION_DENIED"
     exit_code = 2
+
+
+class Diverged(OVPError):
+    """The losses or gradients of a training are not finite, too often to go on."""
 
 
 class ResourceExhausted(OVPError):

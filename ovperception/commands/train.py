@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,45 +11,93 @@ from rich.table import Table
 
 from ovperception.errors import InvalidParameter
 
+if TYPE_CHECKING:
+    from ovperception.training.recipes import Recipe
+
 __all__ = ["train"]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="name of a recipe")],
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="name of a recipe, or a file RECIPE.toml")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="settings to change, such as steps=500 device=cuda"),
     ] = None,
-    show: Annotated[bool, typer.Option("--show", help="print the settings and stop")] = False,
+    known: Annotated[bool, typer.Option("--list", help="list the recipes with a name and stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "--show", help="print the resolved recipe as TOML and stop")
+    ] = False,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves it to torch")] = 0,
 ) -> None:
     """Train a model from a recipe.
 
-    A run lives in a folder (out=FOLDER) and can be stopped with Ctrl-C at any time: the same command takes it
-    up again. Recipes: tiny-clip (the small CLIP), tiny-clip-scenes (its second stage), tiny-fcclip (an
-    FC-CLIP head on it; writes a bundle).
+    A run lives in a folder (out=FOLDER). Ctrl-C or SIGTERM stops it after the step in progress, and the same
+    command takes it up again; so it does after a crash, from the last checkpoint. A recipe file is TOML: the
+    recipe it begins from (recipe = "tiny-fcclip") and what is different. On many devices:
+    `torchrun --nproc-per-node 8 -m ovperception train RECIPE device=cuda`.
 
     Examples: `ovp train tiny-clip`, then `ovp train tiny-fcclip minutes=40`, then `ovp predict IMAGE
     --model runs/tiny-fcclip/tiny.safetensors --classes "taxi,cat"`.
     """
-    from ovperception.training.recipes import RECIPES, with_overrides
-
-    if recipe not in RECIPES:
-        raise InvalidParameter(
-            f"No recipe is called {recipe!r}", field="RECIPE", expected=" or ".join(RECIPES), got=recipe
-        )
-    chosen = RECIPES[recipe]
-    settings = with_overrides(chosen.settings(), dict(_pair(word) for word in overrides or ()))
-    console = Console(stderr=True)
-    if show:
-        console.print(_table(recipe, settings))
+    if known:
+        Console().print(_table())
         return
+    if recipe is None:
+        raise InvalidParameter(
+            "Which recipe?",
+            field="RECIPE",
+            expected="a name or a file",
+            mend="`ovp train --list` lists the names",
+        )
+    chosen, settings = _resolved(recipe, dict(_pair(word) for word in overrides or ()))
+    if dry_run:
+        from ovperception.training.recipe_files import to_toml
+
+        typer.echo(to_toml(settings, recipe=settings.name), nl=False)
+        return
+    _run(chosen, settings, threads)
+
+
+def _run(chosen: Recipe, settings: Any, threads: int) -> None:
     import torch
+
+    from ovperception.training.stopping import RunStopped
 
     if threads:
         torch.set_num_threads(threads)
-    path = chosen.run(settings)
+    console = Console(stderr=True)
+    try:
+        path = chosen.run(settings)
+    except RunStopped as stop:
+        console.print(f"[yellow]{stop}[/]; the same command takes it up again", highlight=False)
+        raise typer.Exit(128 + stop.signal_number) from None  # as a shell tells of a signal
     console.print(f"[green]wrote[/] {path}", highlight=False)
+
+
+def _resolved(recipe: str, words: dict[str, str]) -> tuple[Recipe, Any]:
+    """The recipe and its settings: those with the name, then the file's, then the words'."""
+    from ovperception.training.recipe_files import merge, read_file, with_overrides
+    from ovperception.training.recipes import RECIPES
+
+    changes: dict[str, Any] = {}
+    name = recipe
+    if recipe not in RECIPES and (recipe.endswith(".toml") or Path(recipe).is_file()):
+        name, changes = read_file(Path(recipe))
+    if name not in RECIPES:
+        import difflib
+
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        raise InvalidParameter(
+            f"No recipe is called {name!r}",
+            field="RECIPE",
+            expected=" or ".join(RECIPES),
+            got=name,
+            mend=f"Perhaps {near[0]!r} was meant" if near else "",
+        )
+    chosen = RECIPES[name]
+    return chosen, with_overrides(merge(chosen.settings(), changes), words)
 
 
 def _pair(word: str) -> tuple[str, str]:
@@ -59,21 +107,10 @@ def _pair(word: str) -> tuple[str, str]:
     return key, value
 
 
-def _table(recipe: str, settings: Any) -> Table:
-    table = Table("setting", "value", title=f"recipe {recipe}")
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            for inner in dataclasses.fields(value):
-                table.add_row(f"{field.name}.{inner.name}", _short(getattr(value, inner.name)))
-        elif isinstance(value, dict):
-            for key, entry in value.items():
-                table.add_row(f"{field.name}.{key}", _short(entry))
-        else:
-            table.add_row(field.name, _short(value))
+def _table() -> Table:
+    from ovperception.training.recipes import RECIPES
+
+    table = Table("recipe", "what it does")
+    for name, entry in RECIPES.items():
+        table.add_row(name, entry.summary)
     return table
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 90 else f"{text[:89]}…"

@@ -7,15 +7,21 @@ captions that are true but not the tile's own are left out of the denominator ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
+from ovperception.training.batches import Normaliser
+from ovperception.training.checkpoint import save_weights
+from ovperception.training.loop import Losses, TrainingRun
+from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.mosaics import MosaicBatch, MosaicSampler
+from ovperception.training.parameters import OptimizerSettings, make_optimizer
+from ovperception.training.run_folder import describe_data, sitting
+from ovperception.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,28 +46,27 @@ TINY_CLIP: dict[str, Any] = {
 class ContrastiveRecipe:
     """Everything that makes a contrastive run what it is."""
 
+    name: str = "tiny-clip"
     out: Path = Path("runs/tiny-clip")
     config: Mapping[str, Any] = field(default_factory=lambda: TINY_CLIP)
     sampler: MosaicSampler = field(default_factory=MosaicSampler)
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=4000, learning_rate=2e-3, warmup=150))
-    weight_decay: float = 0.05
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(betas=(0.9, 0.98)))
+    loop: LoopSettings = field(default_factory=LoopSettings)
     seed: int = 0
     device: str = "cpu"
     bfloat16: bool = True
     workers: int = 1
 
 
-class _Steps:
-    """A map-style dataset of batches, so that a loader's worker can prepare step n + 1 during step n."""
+@dataclass(frozen=True, slots=True)
+class _Mosaics:
+    """The sampler's batches by number."""
 
-    def __init__(self, sampler: MosaicSampler, first: int, count: int) -> None:
-        self.sampler, self.first, self.count = sampler, first, count
+    sampler: MosaicSampler
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> MosaicBatch:
-        return self.sampler.batch(self.first + index)
+    def __getitem__(self, number: int) -> MosaicBatch:
+        return self.sampler.batch(number)
 
 
 def truths(batch: MosaicBatch) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -112,53 +117,49 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, true: Tensor)
 def train_contrastive(recipe: ContrastiveRecipe) -> Path:
     """Run the recipe, resuming what its folder holds; returns the path of the safetensors weights."""
     import torch
-    from safetensors.torch import save_file
 
     from ovperception.backbones import build_open_clip
 
-    torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)
-    recipe.out.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = build_open_clip(dict(recipe.config))
-    model = model.to(recipe.device).to(memory_format=torch.channels_last).train()
-    groups = parameter_groups(model, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate, betas=(0.9, 0.98))
-    run = TrainingRun(folder=recipe.out, module=model, optimizer=optimizer, schedule=recipe.schedule)
-    run.resume()
-    run.run(_losses(recipe, run, model, tokenizer), clip_norm=1.0)
     path = recipe.out / "clip.safetensors"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    with sitting(recipe) as world:
+        model, tokenizer = build_open_clip(dict(recipe.config))
+        model = model.to(world.device).to(memory_format=torch.channels_last).train()
+        if world.writes:
+            describe_data(recipe, {})
+        run = TrainingRun(
+            folder=recipe.out,
+            module=model,
+            optimizer=make_optimizer(model, recipe.optimizer, recipe.schedule.learning_rate),
+            schedule=recipe.schedule,
+            settings=recipe.loop,
+            world=world,
+        )
+        run.resume()
+        losses = _losses(recipe, model, tokenizer, world.device)
+        run.run(_Mosaics(recipe.sampler), losses, workers=recipe.workers)
+        run.settle()
+        if world.writes:
+            save_weights(model, path)
     return path
 
 
-def _losses(
-    recipe: ContrastiveRecipe, run: TrainingRun, model: Any, tokenizer: Any
-) -> Iterator[dict[str, Tensor]]:
+def _losses(recipe: ContrastiveRecipe, model: Any, tokenizer: Any, device: str) -> Losses:
     import torch
-    from torch.utils.data import DataLoader
 
-    steps = _Steps(recipe.sampler, run.step, recipe.schedule.steps - run.step)
-    loader: DataLoader[MosaicBatch] = DataLoader(
-        steps,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=recipe.workers,
-        prefetch_factor=4 if recipe.workers else None,
-    )
-    preprocess = recipe.config["preprocess_cfg"]
-    mean, std = (
-        255 * torch.tensor(preprocess[k]).view(1, 3, 1, 1).to(recipe.device) for k in ("mean", "std")
-    )
-    for batch in loader:
-        canvases = torch.from_numpy(batch.canvases).to(recipe.device).permute(0, 3, 1, 2)
-        normal = ((canvases - mean) / std).contiguous(memory_format=torch.channels_last)
-        masks = None if batch.masks is None else torch.from_numpy(batch.masks).to(recipe.device)
-        tokens = tokenizer([c.caption for c in batch.cells] + list(batch.negatives)).to(recipe.device)
-        with torch.autocast(recipe.device.split(":")[0], torch.bfloat16, enabled=recipe.bfloat16):
+    normalise = Normaliser(recipe.config["preprocess_cfg"], device)
+
+    def losses(batch: MosaicBatch) -> Mapping[str, Tensor]:
+        normal = normalise(batch.canvases)
+        masks = None if batch.masks is None else torch.from_numpy(batch.masks).to(device)
+        tokens = tokenizer([c.caption for c in batch.cells] + list(batch.negatives)).to(device)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.bfloat16):
             images = embed_tiles(model, normal, masks)
         texts = embed_captions(model, tokens)  # bfloat16 gains nothing at this width
         _, true = truths(batch)
         scale = model.logit_scale.exp().clamp(max=100.0)
-        yield contrastive_loss(images.float(), texts.float(), scale, torch.from_numpy(true).to(recipe.device))
+        return contrastive_loss(images.float(), texts.float(), scale, torch.from_numpy(true).to(device))
+
+    return losses
 
 
 def embed_tiles(model: Any, canvases: Tensor, masks: Tensor | None) -> Tensor:
@@ -178,12 +179,3 @@ def embed_captions(model: Any, tokens: Tensor) -> Tensor:
 
     longest = int(tokens.argmax(dim=-1).max()) + 1
     return encode_tokens(model, tokens[:, :longest])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CropAccuracy:
-    """Zero-shot top-1 over all thing names, in percent: every category, base and novel apart."""
-
-    all: float
-    base: float
-    novel: float

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from ovperception.bundle import BackboneCard, HeadCard, ModelCard, read_bundle, write_bundle
 from ovperception.catalogue import locate
 from ovperception.errors import InvalidCheckpoint, InvalidParameter, MissingFile, Unsupported
 from ovperception.preprocess import Preprocessing
-from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
+from ovperception.training.batches import BatchSource
+from ovperception.training.checkpoint import load_checkpoint
+from ovperception.training.distributed import World
+from ovperception.training.evaluation import Evaluate, evaluator
+from ovperception.training.held_out import held_out_losses
+from ovperception.training.loop import Losses, TrainingRun
+from ovperception.training.loop_settings import LoopSettings
+from ovperception.training.parameters import OptimizerSettings, make_optimizer
+from ovperception.training.run_folder import describe_data, sitting
+from ovperception.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ovperception.backbones.clip import ClipBackbone
+    from ovperception.text import TextClassifier
 
-__all__ = ["HeadRecipe", "load_trained_clip", "train_head"]
+__all__ = ["HeadRecipe", "bundle_head", "head_losses", "load_trained_clip", "run_head", "train_head"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +37,7 @@ class HeadRecipe:
     """Everything that makes a head's run what it is.
 
     Attributes:
+        name: of the recipe.
         out: folder of the run.
         backbone: weights of the frozen CLIP (`ovp train tiny-clip` writes them).
         config: open_clip configuration of that CLIP.
@@ -44,8 +55,11 @@ class HeadRecipe:
         init: state of another run to begin from, or None.
         loss: fields of the head's `loss_settings`.
         schedule: learning rate and length.
+        optimizer: which one.
+        loop: how the loop goes about it.
     """
 
+    name: str
     out: Path
     backbone: Path
     config: Mapping[str, Any]
@@ -62,8 +76,8 @@ class HeadRecipe:
     init: Path | None = None
     loss: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule
-    weight_decay: float = 0.05
-    clip_norm: float = 0.5
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    loop: LoopSettings = field(default_factory=LoopSettings)
     templates: tuple[str, ...] = ("a photo of a {}.",)
     seed: int = 0
     device: str = "cpu"
@@ -72,13 +86,11 @@ class HeadRecipe:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    """The head of a run's ``last.pt``, or of a bundle."""
-    import torch
-
+    """The head of a run's ``last.pt`` or ``best.pt``, or of a bundle."""
     if path.suffix == ".safetensors":
         bundle = read_bundle(path)
         return {k: v.float() for k, v in bundle.part(f"head.{bundle.card.heads[0].name}").items()}
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["module"]
+    state: dict[str, Tensor] = load_checkpoint(path)["module"]
     return state
 
 
@@ -111,61 +123,123 @@ def train_head(recipe: HeadRecipe) -> nn.Module:
     """Run the recipe, resuming what its folder holds; returns the trained head."""
     import torch
 
+    from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
     from ovperception.plugins import head_factory
+    from ovperception.text import TextEncoder
+
+    with sitting(recipe) as world:
+        backbone = load_trained_clip(recipe.backbone, recipe.config, "tiny").to(world.device)
+        head = head_factory(recipe.head).from_settings(recipe.settings, backbone.spec).to(world.device)
+        vocabulary = scenes_vocabulary("base")
+        if world.writes:
+            describe_data(recipe, {"vocabulary": vocabulary.content_hash, "backbone": backbone.spec.digest})
+        encoder = TextEncoder(backbone, templates=recipe.templates)
+        with torch.no_grad():
+            text = encoder.classifier(vocabulary)
+        losses = head_losses(head, backbone, text, loss=recipe.loss, bfloat16=recipe.bfloat16)
+        source, held_out = _scenes(recipe, world, "train"), _scenes(recipe, world, "val")
+        chosen = _evaluate(recipe, backbone, losses, held_out)
+        run_head(recipe, head, world, source, losses, evaluate=chosen)
+    return head.eval()
+
+
+def head_losses(
+    head: Any, backbone: ClipBackbone, text: TextClassifier, *, loss: Mapping[str, Any], bfloat16: bool
+) -> Losses:
+    """The losses of a head on frozen features, as the loop takes them.
+
+    Args:
+        head: knows its own loss.
+        backbone: frozen.
+        text: the training vocabulary.
+        loss: fields of the head's ``loss_settings`` to change.
+        bfloat16: whether matrices are multiplied in bfloat16.
+
+    Raises:
+        Unsupported: the head has no loss of its own.
+    """
+    import torch
+
     from ovperception.training.targets import TrainableHead
 
-    torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)
-    backbone = load_trained_clip(recipe.backbone, recipe.config, "tiny").to(recipe.device)
-    head = head_factory(recipe.head).from_settings(recipe.settings, backbone.spec).to(recipe.device)
     if not isinstance(head, TrainableHead):
-        raise Unsupported(f"The head {recipe.head!r} has no loss of its own", field="head", got=recipe.head)
-    head.loss_settings = dataclasses.replace(head.loss_settings, **recipe.loss)
-    groups = parameter_groups(head, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate)
-    run = TrainingRun(folder=recipe.out, module=head, optimizer=optimizer, schedule=recipe.schedule)
-    if not run.resume() and recipe.init is not None:
+        raise Unsupported(f"{type(head).__name__} has no loss of its own", field="head")
+    trainable: Any = head
+    trainable.loss_settings = dataclasses.replace(trainable.loss_settings, **loss)
+    device = backbone.device
+
+    def losses(batch: Any) -> Mapping[str, Tensor]:
+        images, targets = batch if isinstance(batch, tuple) else (batch.images, batch.targets)
+        moved = [target.to(device) for target in targets]
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            with torch.no_grad():
+                features = backbone.features(images.to(device, non_blocking=True))
+            found: Mapping[str, Tensor] = trainable.losses(backbone, features, moved, text)
+        return found
+
+    return losses
+
+
+def run_head(
+    recipe: Any,
+    head: nn.Module,
+    world: World,
+    source: BatchSource[Any],
+    losses: Losses,
+    *,
+    evaluate: Evaluate | None,
+) -> None:
+    """Train a head, or go on with what the folder holds; the head ends with the weights to ship.
+
+    Args:
+        recipe: with ``out``, ``optimizer``, ``schedule``, ``loop``, ``init`` and ``workers``.
+        head: what is trained.
+        world: the processes that share the run.
+        source: batches by number.
+        losses: of a batch.
+        evaluate: evaluation during training, or None.
+    """
+    run = TrainingRun(
+        folder=recipe.out,
+        module=head,
+        optimizer=make_optimizer(head, recipe.optimizer, recipe.schedule.learning_rate),
+        schedule=recipe.schedule,
+        settings=recipe.loop,
+        world=world,
+        evaluate=evaluate,
+    )
+    if not (recipe.out / "last.pt").is_file() and recipe.init is not None:
         head.load_state_dict(_state(recipe.init))
-    run.run(_losses(recipe, run, head, backbone), clip_norm=recipe.clip_norm)
-    return cast("nn.Module", head.eval())
+        run.restart_average()
+    run.resume()
+    run.run(source, losses, workers=recipe.workers)
+    run.settle()
 
 
-def _losses(
-    recipe: HeadRecipe, run: TrainingRun, head: Any, backbone: ClipBackbone
-) -> Iterator[dict[str, Tensor]]:
-    import torch
-    from torch.utils.data import DataLoader
-
-    from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
-    from ovperception.text import TextEncoder
+def _scenes(recipe: HeadRecipe, world: World, split: Literal["train", "val"]) -> BatchSource[Any]:
     from ovperception.training.scene_targets import SceneBatches
 
-    encoder = TextEncoder(backbone, templates=recipe.templates)
-    with torch.no_grad():
-        text = encoder.classifier(scenes_vocabulary("base"))
-    batches = SceneBatches(
+    return SceneBatches(
         preprocessing=recipe.preprocessing,
-        batch_size=recipe.batch_size,
+        batch_size=world.share_of(recipe.batch_size, recipe.loop.accumulate),
         size=recipe.size,
         objects=recipe.objects,
         large_share=recipe.large_share,
         enlarged=recipe.enlarged,
-        first=run.step,
-        count=recipe.schedule.steps - run.step,
+        split=split,
     )
-    loader: DataLoader[Any] = DataLoader(
-        batches,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=recipe.workers,
-        prefetch_factor=4 if recipe.workers else None,
-    )
-    kind = recipe.device.split(":")[0]
-    for images, targets in loader:
-        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=recipe.bfloat16):
-            features = backbone.features(images.to(recipe.device))
-        moved = [target.to(recipe.device) for target in targets]
-        with torch.autocast(kind, torch.bfloat16, enabled=recipe.bfloat16):
-            yield head.losses(backbone, features, moved, text)
+
+
+def _evaluate(
+    recipe: HeadRecipe, backbone: ClipBackbone, losses: Losses, held_out: BatchSource[Any]
+) -> Evaluate | None:
+    settings = recipe.loop.evaluation
+    if not settings.every:
+        return None
+    if settings.by:
+        return evaluator(settings.by, recipe, backbone)
+    images = settings.images or 64
+    return held_out_losses(losses, held_out, batches=-(-images // recipe.batch_size))
 
 
 def bundle_head(recipe: HeadRecipe, head: Any, path: Path, card: Mapping[str, Any]) -> Path:

@@ -1,72 +1,50 @@
-"""What every training run shares: schedule, parameter groups, resumable state, progress, a log of numbers."""
+"""What every training run shares: steps, resumable state, evaluation, and a log of numbers.
+
+A run that is killed at any step and resumed ends with the very weights of one that was not, bit for bit, on
+the same device and by steps (a run by minutes depends on the clock): the checkpoint holds the weights, the
+optimizer, the average, the clipping policy, all random generators and the sums that are not logged yet, and
+batches are a function of their number (`ovperception.training.batches`).
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ovperception.errors import InvalidCheckpoint, InvalidParameter
+from ovperception.errors import Diverged, InvalidCheckpoint, ResourceExhausted
+from ovperception.training.batches import BatchSource, batch_names, numbered_batches
+from ovperception.training.checkpoint import (
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
+from ovperception.training.distributed import ParallelLosses, World
+from ovperception.training.ema import MovingAverage
+from ovperception.training.evaluation import Best, Evaluate, undisturbed
+from ovperception.training.gradients import ClipPolicy, clip_policy, not_finite
+from ovperception.training.loop_settings import LoopSettings
+from ovperception.training.parameters import NormStatistics, parameter_groups
+from ovperception.training.schedule import Schedule
+from ovperception.training.stopping import RunStopped, StopRequest
+from ovperception.training.tracking import Tracker, trackers
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["Schedule", "TrainingRun", "parameter_groups"]
+__all__ = ["Losses", "Schedule", "TrainingRun", "parameter_groups"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """Linear warm-up, then a cosine to a hundredth of the peak.
-
-    Attributes:
-        steps: planned number of steps.
-        learning_rate: the peak.
-        warmup: steps of linear warm-up.
-        minutes: wall-clock budget, or None. The cosine follows whichever of steps and minutes is further
-            along, so that a run on a slow machine still ends annealed.
-    """
-
-    steps: int
-    learning_rate: float
-    warmup: int = 100
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a schedule that trains nothing."""
-        for name in ("steps", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InvalidParameter(f"{name} must be positive", field=name, got=getattr(self, name))
-
-    def progress(self, step: int, elapsed_s: float) -> float:
-        """Fraction of the run that is over, 0-1."""
-        by_time = elapsed_s / (60 * self.minutes) if self.minutes else 0.0
-        return min(1.0, max(step / self.steps, by_time))
-
-    def rate(self, step: int, elapsed_s: float) -> float:
-        """Learning rate of one step."""
-        warm = min(1.0, (step + 1) / max(self.warmup, 1))
-        cosine = 0.5 * (1 + math.cos(math.pi * self.progress(step, elapsed_s)))
-        return self.learning_rate * warm * (0.01 + 0.99 * cosine)
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices decay; biases, norms, tables of queries and scales do not."""
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        matrix = parameter.ndim >= 2 and not any(key in name for key in ("embed", "query", "level"))
-        (decay if matrix else plain).append(parameter)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+Losses = Callable[[Any], Mapping[str, "Tensor"]]
+"""A batch to named, weighted losses, with gradients; their sum is minimised."""
 
 
 @dataclass(kw_only=True)
@@ -74,28 +52,45 @@ class TrainingRun:
     """The state of one run in one folder: it can be stopped at any time and taken up again.
 
     Attributes:
-        folder: where ``last.pt`` and ``log.jsonl`` are kept.
+        folder: where ``last.pt``, ``best.pt``, ``log.jsonl`` and ``problems.jsonl`` are kept.
         module: what is trained.
         optimizer: its optimizer.
         schedule: the learning-rate plan.
+        settings: how the loop goes about it.
+        world: the processes that share the run.
+        evaluate: gives the numbers of an evaluation, or None.
         step: steps done.
         elapsed_s: seconds trained, over all sittings.
+        skipped: steps that were left out because a number was not finite.
     """
 
     folder: Path
     module: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    save_every: int = 200
-    log_every: int = 20
+    settings: LoopSettings = field(default_factory=LoopSettings)
+    world: World = field(default_factory=World)
+    evaluate: Evaluate | None = None
     step: int = 0
     elapsed_s: float = 0.0
-    _sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    skipped: int = 0
+    _sums: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make the parts that have a state of their own."""
+        self.best = Best(self.settings.evaluation)
+        self._clip: ClipPolicy = clip_policy(self.settings.clip)
+        self._average = MovingAverage(self.module, self.settings.ema) if self.settings.ema else None
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._statistics = NormStatistics(self.module)
+        self._trackers: Sequence[Tracker] = ()
+        self._random: Mapping[str, Any] | None = None
+        self._console = Console(stderr=True, quiet=not self.world.writes)
 
     @property
     def finished(self) -> bool:
-        """Whether the plan is done, by steps or by minutes."""
-        return self.schedule.progress(self.step, self.elapsed_s) >= 1.0
+        """Whether the plan is done, by steps or by minutes, or patience has run out."""
+        return self.schedule.progress(self.step, self.elapsed_s) >= 1.0 or self.best.exhausted
 
     def resume(self) -> bool:
         """Take up ``last.pt`` if there is one.
@@ -103,96 +98,270 @@ class TrainingRun:
         Raises:
             InvalidCheckpoint: it belongs to a run of another shape.
         """
-        import torch
-
         path = self.folder / "last.pt"
         if not path.is_file():
             return False
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_checkpoint(path)
         try:
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
+            self._take_up(state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise InvalidCheckpoint(
                 f"{path} is of another run",
                 got=str(error).splitlines()[0],
                 mend="Give another out=FOLDER, or remove the file to begin anew",
             ) from error
-        self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
         return True
 
-    def save(self) -> None:
-        """Write ``last.pt`` in one move."""
-        import torch
+    def restart_average(self) -> None:
+        """Begin the average anew from the weights as they are, when they were replaced."""
+        if self._average is not None:
+            self._average = MovingAverage(self.module, self.settings.ema)
 
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        """The rest of the state; a checkpoint of version 0.1 has none of it."""
+        if self._average is not None:
+            if "average" in state:
+                self._average.load_state_dict(state["average"])
+            else:
+                self.restart_average()
+        self._clip.load_state_dict(state.get("clip", {}))
+        if "best" in state:
+            self.best.load_state_dict(state["best"])
+        self.skipped = int(state.get("skipped", 0))
+        self._sums = {name: list(sums) for name, sums in state.get("sums", {}).items()}
+        states = state.get("random", ())
+        self._random = states[self.world.rank] if self.world.rank < len(states) else None
+
+    def save(self) -> None:
+        """Write ``last.pt`` in one move; every process calls it, one writes.
+
+        Raises:
+            ResourceExhausted: no room; the file that stood there is intact.
+        """
+        states = self.world.gathered(random_state())
+        self.world.told_by_writer(lambda: save_checkpoint(self.folder / "last.pt", self._state(states)))
+
+    def _state(self, random_states: list[dict[str, Any]]) -> dict[str, Any]:
         state = {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
+            "clip": self._clip.state_dict(),
+            "best": self.best.state_dict(),
+            "skipped": self.skipped,
+            "sums": self._sums,
+            "random": random_states,
         }
-        partial = self.folder / "last.pt.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / "last.pt")
+        return state if self._average is None else state | {"average": self._average.state_dict()}
 
-    def record(self, numbers: Mapping[str, float]) -> None:
-        """Append one line to ``log.jsonl``."""
-        line = {"step": self.step, "elapsed_s": round(self.elapsed_s, 1)}
-        line |= {k: round(float(v), 5) for k, v in numbers.items()}
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+    def run(self, source: BatchSource[Any], losses: Losses, *, workers: int = 0) -> None:
+        """Train until the plan is done; ``last.pt`` holds the end.
 
-    def run(self, losses: Iterable[Mapping[str, torch.Tensor]], *, clip_norm: float | None = None) -> None:
-        """Drive the loop: each item of `losses` is one step's named losses; their sum is minimised.
+        Step s sees the parts ``s * n`` to ``s * n + n - 1`` of the source, n being processes x accumulated
+        parts; the gradient is their mean.
 
-        The iterable computes lazily, so a step's forward happens when its item is asked for.
+        Args:
+            source: batches by number.
+            losses: of a batch, by `module`.
+            workers: processes that prepare batches.
+
+        Raises:
+            RunStopped: a signal asked to stop; the state is saved.
+            Diverged: too many steps had numbers that are not finite.
+            ResourceExhausted: the last state could not be written.
         """
-        import torch
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        source = iter(losses)
-        with self._progress() as progress:
-            task = progress.add_task("training", total=self.schedule.steps, completed=self.step, loss=0.0)
-            while not self.finished:
-                begun = time.perf_counter()
-                rate = self.schedule.rate(self.step, self.elapsed_s)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate * group.get("rate_factor", 1.0)
-                named = next(source, None)
-                if named is None:
-                    break
-                total = torch.stack([*named.values()]).sum()
-                self.optimizer.zero_grad(set_to_none=True)
-                total.backward()
-                if clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-                self.optimizer.step()
-                self.step += 1
-                self.elapsed_s += time.perf_counter() - begun
-                self._note(
-                    {"loss": float(total.detach())} | {k: float(v.detach()) for k, v in named.items()}, rate
-                )
-                progress.update(task, completed=self.step, loss=float(total.detach()))
-                if self.step % self.save_every == 0:
-                    self.save()
-        self.save()
+        wrapped = ParallelLosses(self.module, losses, self.world)
+        batches = numbered_batches(source, self._numbers(), workers=workers)
+        if self.world.writes:
+            self._trackers = trackers(self.settings, self.folder)
+            for tracker in self._trackers:
+                tracker.rewind(self.step)
+        if self._random is not None:
+            restore_random_state(self._random)
+        elif self.world.size > 1:
+            torch.manual_seed(torch.initial_seed() + 1000 * self.step + self.world.rank)
+        try:
+            with StopRequest() as stop, self._progress() as progress:
+                task = progress.add_task("training", total=self.schedule.steps, completed=self.step, loss=0.0)
+                self._steps(wrapped, batches, source, stop, (progress, task))
+            self.save()
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
 
-    def _note(self, numbers: dict[str, float], rate: float) -> None:
-        for key, value in numbers.items():
-            total, count = self._sums.get(key, (0.0, 0))
-            self._sums[key] = total + value, count + 1
-        if self.step % self.log_every == 0:
-            self.record({k: total / count for k, (total, count) in self._sums.items()} | {"rate": rate})
+    def _numbers(self) -> range:
+        """The parts that this process sees from here on."""
+        parts = self.settings.accumulate * self.world.size
+        first, last = self.step * parts, self.schedule.steps * parts
+        return range(first + self.world.rank, last, self.world.size)
+
+    def _steps(
+        self,
+        wrapped: ParallelLosses,
+        batches: Iterator[tuple[int, Any]],
+        source: object,
+        stop: StopRequest,
+        bar: tuple[Progress, TaskID],
+    ) -> None:
+        mark = time.perf_counter()
+        while not self.finished:
+            rate = self._set_rate()
+            self._statistics.keep()
+            numbers, named = self._backward(wrapped, batches)
+            norm = self._clip(self._parameters)
+            sound = bool(torch.stack([*named.values(), norm]).isfinite().all())
+            now = time.perf_counter()
+            told = self.world.largest(float(not sound), stop.signal_number, self.elapsed_s + now - mark)
+            mark, self.elapsed_s = now, told[2]
+            if told[0]:
+                self._leave_out(numbers, named, source)
+            else:
+                self.optimizer.step()
+                if self._average is not None:
+                    self._average.update()
+            self.step += 1
+            if not told[0]:
+                self._note(named, norm, rate, bar)
+            self._save_and_evaluate()
+            if told[1] and not self.finished:
+                self.save()
+                raise RunStopped(self.step, int(told[1]))
+
+    def _set_rate(self) -> float:
+        rate = self.schedule.rate(self.step, self.elapsed_s)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("rate_factor", 1.0)
+        return rate
+
+    def _backward(
+        self, wrapped: ParallelLosses, batches: Iterator[tuple[int, Any]]
+    ) -> tuple[list[int], dict[str, Tensor]]:
+        """Gradients of one step; the batches' numbers and the mean of their named losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.settings.accumulate
+        sums: dict[str, Tensor] = {}
+        numbers = []
+        for part in range(parts):
+            number, batch = next(batches)
+            numbers.append(number)
+            with wrapped.apart() if part + 1 < parts else nullcontext():
+                named = wrapped(batch)
+                (torch.stack([*named.values()]).sum() / parts).backward()
+            for name, value in named.items():
+                share = value.detach().float() / parts
+                sums[name] = sums[name] + share if name in sums else share
+        return numbers, sums
+
+    def _leave_out(self, numbers: list[int], named: Mapping[str, Tensor], source: object) -> None:
+        """Report a step whose numbers are not finite, and forget it."""
+        report = {
+            "step": self.step,
+            "batches": numbers,
+            "images": [name for number in numbers for name in batch_names(source, number)],
+            "losses": not_finite(named.items()),
+            "gradients": not_finite((n, p.grad) for n, p in self.module.named_parameters())[:20],
+        }
+        self._statistics.restore()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped += 1
+        told = [r for r in self.world.gathered(report) if r["losses"]] or [report]
+        if self.world.writes:
+            self._write_problems(told)
+        images = ", ".join(name for r in told for name in r["images"])
+        what = f"losses {sorted({n for r in told for n in r['losses']})} at step {self.step}, from {images}"
+        self._console.print(f"[yellow]not finite:[/] {what}; the step is left out", highlight=False)
+        if self.settings.non_finite == "stop" or self.skipped > self.settings.skips:
+            raise Diverged(
+                "Losses or gradients are not finite",
+                got=what,
+                mend=f"{self.folder / 'problems.jsonl'} names the images; lower the learning rate, clip "
+                "harder, or leave such steps out (non_finite=skip, skips=N)",
+            )
+
+    def _write_problems(self, reports: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            with (self.folder / "problems.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(report) + "\n" for report in reports)
+        except OSError as error:
+            self._console.print(f"[yellow]not written:[/] {error}", highlight=False)
+
+    def _note(
+        self, named: Mapping[str, Tensor], norm: Tensor, rate: float, bar: tuple[Progress, TaskID]
+    ) -> None:
+        """Add a step to the sums, and log their mean now and then."""
+        total = torch.stack([*named.values()]).sum()
+        numbers = {k: float(v) for k, v in ({"loss": total} | dict(named) | {"gradient_norm": norm}).items()}
+        for name, value in numbers.items():
+            entry = self._sums.setdefault(name, [0.0, 0])
+            entry[0] += value
+            entry[1] += 1
+        progress, task = bar
+        progress.update(task, completed=self.step, loss=numbers["loss"])
+        if self.step % self.settings.log_every == 0:
+            means = {name: torch.tensor(total / count) for name, (total, count) in self._sums.items()}
+            self._record({**self._mean(means), "rate": rate})
             self._sums = {}
 
-    @staticmethod
-    def _progress() -> Progress:
+    def _mean(self, numbers: Mapping[str, Tensor]) -> dict[str, float]:
+        """Over the processes; losses that only some of them saw count where they were seen."""
+        seen: dict[str, list[float]] = {}
+        for process in self.world.gathered({k: float(v) for k, v in numbers.items()}):
+            for name, value in process.items():
+                seen.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in seen.items()}
+
+    def _record(self, numbers: Mapping[str, float]) -> None:
+        """Log numbers of the current step; a full disk does not end the training."""
+        for tracker in self._trackers:
+            try:
+                tracker.log(self.step, self.elapsed_s, numbers)
+            except OSError as error:
+                self._console.print(f"[yellow]not logged:[/] {error}", highlight=False)
+
+    def _save_and_evaluate(self) -> None:
+        every = self.settings.evaluation.every
+        if self.evaluate is not None and every and (self.step % every == 0 or self.finished):
+            self._evaluate()
+        if self.step % self.settings.save_every == 0:
+            try:
+                self.save()
+            except ResourceExhausted as error:  # the next one may find room; the last one stays
+                self._console.print(f"[yellow]not saved:[/] {error}", highlight=False)
+
+    def _evaluate(self) -> None:
+        """Numbers of the averaged weights, if there are such; the best state is kept in ``best.pt``."""
+        evaluate = self.evaluate
+        assert evaluate is not None
+        with self._average.applied() if self._average is not None else nullcontext():
+            with undisturbed(self.module):
+                metrics = self.world.told_by_writer(lambda: dict(evaluate(self.module, self.step)))
+            if self.best.take(metrics, self.step):
+                state = {"module": self.module.state_dict(), "step": self.step, "metrics": metrics}
+                try:
+                    self.world.told_by_writer(lambda: save_checkpoint(self.folder / "best.pt", state))
+                except ResourceExhausted as error:
+                    self._console.print(f"[yellow]not saved:[/] {error}", highlight=False)
+        self._record({f"evaluation/{name}": float(value) for name, value in metrics.items()})
+
+    def settle(self) -> None:
+        """Give the module the weights to ship: the best evaluated, else the average, else its own."""
+        best = self.folder / "best.pt"
+        if self.evaluate is not None and self.best.value is not None and best.is_file():
+            self.module.load_state_dict(load_checkpoint(best)["module"])
+        elif self._average is not None:
+            self._average.copy_to_module()
+
+    def _progress(self) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
         )

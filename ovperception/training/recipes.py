@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
-from ovperception.errors import InvalidParameter
 from ovperception.preprocess import Preprocessing
 from ovperception.training.contrastive import TINY_CLIP, ContrastiveRecipe, train_contrastive
+from ovperception.training.gradients import GradientClip
 from ovperception.training.heads import HeadRecipe, bundle_head, train_head
-from ovperception.training.loop import Schedule
+from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.mosaics import MosaicSampler
+from ovperception.training.recipe_files import with_overrides
 from ovperception.training.scene_pretraining import ScenePretraining, pretrain_on_scenes
+from ovperception.training.schedule import Schedule
 
 __all__ = [
     "RECIPES",
@@ -23,6 +25,7 @@ __all__ = [
     "tiny_clip",
     "tiny_clip_scenes",
     "tiny_fcclip",
+    "tiny_lseg",
     "tiny_regionclip",
     "with_overrides",
 ]
@@ -66,6 +69,7 @@ def tiny_fcclip() -> HeadRecipe:
     statistics = TINY_CLIP["preprocess_cfg"]
     mean, std = (tuple(255 * v for v in statistics[key]) for key in ("mean", "std"))
     return HeadRecipe(
+        name="tiny-fcclip",
         out=Path("runs/tiny-fcclip"),
         backbone=Path("runs/tiny-clip-scenes/clip.safetensors"),
         config=TINY_CLIP,
@@ -93,7 +97,7 @@ def tiny_fcclip() -> HeadRecipe:
         enlarged=1.75,
         loss={"points": 1024},
         schedule=Schedule(steps=2600, learning_rate=5e-4, warmup=60),
-        clip_norm=1.0,
+        loop=LoopSettings(clip=GradientClip(kind="norm", limit=1.0)),
         templates=TINY_TEMPLATES,
     )
 
@@ -107,6 +111,7 @@ def tiny_regionclip() -> HeadRecipe:
 
     return dataclasses.replace(
         tiny_fcclip(),
+        name="tiny-regionclip",
         out=Path("runs/tiny-regionclip"),
         head="regionclip",
         settings={"proposer": ClipRPNSettings().to_dict()},
@@ -115,6 +120,29 @@ def tiny_regionclip() -> HeadRecipe:
         enlarged=1.5,
         loss={},
         schedule=Schedule(steps=3000, learning_rate=1e-3, warmup=60),
+    )
+
+
+def tiny_lseg() -> HeadRecipe:
+    """A DPT decoder of 1 M parameters on that CLIP's maps, from pixels of base classes alone.
+
+    It says where each pixel reads the frozen CLIP, at three scales, so that words it was never taught keep
+    their meaning; what it learns about words is added, and held near the CLIP.
+    """
+    return dataclasses.replace(
+        tiny_fcclip(),
+        name="tiny-lseg",
+        out=Path("runs/tiny-lseg"),
+        head="lseg",
+        settings={
+            "stages": ("res2", "res3", "res4", "res5"),
+            "features": 48,
+            "grow": 1,
+            "read": {"stages": ("res5", "res5/1", "res5/2")},
+            "seen_words": scenes_vocabulary("base").texts,
+        },
+        loss={"pixels": 768, "balance": 0.5, "candidates": 160, "keep": 0.5},
+        schedule=Schedule(steps=4000, learning_rate=2e-3, warmup=60),
     )
 
 
@@ -140,6 +168,24 @@ def _train_regionclip(recipe: HeadRecipe) -> Path:
         "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-regionclip`",
     }
     return bundle_head(recipe, head, recipe.out / "tiny-regionclip.safetensors", card)
+
+
+def _train_lseg(recipe: HeadRecipe) -> Path:
+    head = train_head(recipe)
+    card = {
+        "name": "tiny-lseg",
+        "summary": "A CLIP of 7 M parameters and an LSeg decoder that says where each pixel reads the CLIP, "
+        "trained from nothing on procedural scenes.",
+        "vocabulary": "scenes_base",
+        "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
+        "paper": "https://arxiv.org/abs/2201.03546",
+        "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-lseg`",
+        "deviations": (
+            "The pixels' embeddings are the frozen CLIP's, read where the decoder says, plus what it "
+            "learned; the published decoder makes them alone.",
+        ),
+    }
+    return bundle_head(recipe, head, recipe.out / "tiny-lseg.safetensors", card)
 
 
 def _train_head(recipe: HeadRecipe) -> Path:
@@ -183,67 +229,9 @@ RECIPES: Mapping[str, Recipe] = {
         settings=tiny_regionclip,
         run=_train_regionclip,
     ),
+    "tiny-lseg": Recipe(
+        summary="LSeg decoder on the tiny CLIP, base classes only; writes the bundle",
+        settings=tiny_lseg,
+        run=_train_lseg,
+    ),
 }
-
-
-def with_overrides(settings: Any, overrides: Mapping[str, str]) -> Any:
-    """A copy of a recipe's settings with ``key=value`` words applied.
-
-    A key is a field, or a field of a nested settings object behind a dot (``schedule.steps``); for the
-    schedule and the sampler the bare field name is enough. The value is read in the type of what it replaces.
-
-    Raises:
-        InvalidParameter: no such field, or a value that is no such type.
-    """
-    for key, text in overrides.items():
-        settings = _override(settings, key.split("."), text)
-    return settings
-
-
-_UNNAMED = ("schedule", "sampler")
-
-
-def _override(settings: Any, path: list[str], text: str) -> Any:
-    name = path[0]
-    own = {f.name for f in dataclasses.fields(settings)}
-    if name not in own:
-        for part in _UNNAMED:
-            inner = getattr(settings, part, None)
-            if inner is not None and name in {f.name for f in dataclasses.fields(inner)}:
-                return dataclasses.replace(settings, **{part: _override(inner, path, text)})
-        raise InvalidParameter(
-            f"The recipe has no setting {'.'.join(path)!r}",
-            field=name,
-            expected=", ".join(sorted(own)),
-            got=text,
-        )
-    current = getattr(settings, name)
-    if len(path) > 1:
-        if isinstance(current, Mapping):
-            inner = dict(current)
-            inner[path[1]] = _read(text, inner.get(path[1]), ".".join(path))
-            return dataclasses.replace(settings, **{name: inner})
-        return dataclasses.replace(settings, **{name: _override(current, path[1:], text)})
-    return dataclasses.replace(settings, **{name: _read(text, current, name)})
-
-
-def _read(text: str, current: Any, name: str) -> Any:
-    try:
-        if isinstance(current, bool):
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if isinstance(current, int):
-            return int(text)
-        if name == "init" or isinstance(current, Path):
-            return Path(text)
-        if isinstance(current, float) or current is None:
-            return float(text)
-        if isinstance(current, tuple) and all(isinstance(v, int) for v in current):
-            numbers = tuple(int(v) for v in text.split("x" if "x" in text else ","))
-            return numbers * len(current) if len(numbers) == 1 else numbers
-        if isinstance(current, str):
-            return text
-    except (ValueError, KeyError) as error:
-        raise InvalidParameter(
-            f"{name} cannot be read", field=name, expected=type(current).__name__, got=text
-        ) from error
-    raise InvalidParameter(f"{name} cannot be set on the command line", field=name, got=text)

@@ -9,7 +9,7 @@ path, and, in some steps, as a picture of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovperception.datasets import scenes
+from ovperception.training.batches import Normaliser
+from ovperception.training.checkpoint import save_weights
 from ovperception.training.contrastive import embed_captions
-from ovperception.training.loop import Schedule, TrainingRun, parameter_groups
+from ovperception.training.loop import Losses, TrainingRun
+from ovperception.training.loop_settings import LoopSettings
+from ovperception.training.parameters import OptimizerSettings, make_optimizer
+from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.scene_crops import CropBatch, SceneCrops
+from ovperception.training.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -35,11 +39,14 @@ class ScenePretraining:
     """Everything that makes a run of the second stage what it is.
 
     Attributes:
+        name: of the recipe.
         out: folder of the run.
         clip: weights of the first stage.
         config: open_clip configuration of that CLIP.
         templates: what a name is prompted with; each step draws one a name.
         schedule: learning rate and length.
+        optimizer: which one.
+        loop: how the loop goes about it.
         megapixels: pixels of a step.
         native_share: share of the steps that see native crops alone.
         frozen_stages: how many of stem, layer1, ... layer4 stay as they are.
@@ -50,12 +57,14 @@ class ScenePretraining:
         tinted: crops a step that are asked for their colour.
     """
 
+    name: str = "tiny-clip-scenes"
     out: Path = Path("runs/tiny-clip-scenes")
     clip: Path = Path("runs/tiny-clip/clip.safetensors")
     config: Mapping[str, Any]
     templates: tuple[str, ...]
     schedule: Schedule = field(default_factory=lambda: Schedule(steps=6000, learning_rate=8e-4, warmup=50))
-    weight_decay: float = 0.05
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(betas=(0.9, 0.98)))
+    loop: LoopSettings = field(default_factory=LoopSettings)
     megapixels: float = 1.0
     native_share: float = 0.15
     frozen_stages: int = 2
@@ -75,28 +84,41 @@ class ScenePretraining:
 def pretrain_on_scenes(recipe: ScenePretraining) -> Path:
     """Run the recipe, resuming what its folder holds; returns the path of the whole CLIP's weights."""
     import torch
-    from safetensors.torch import save_file
 
     from ovperception.training.heads import load_trained_clip
 
-    torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)
-    recipe.out.mkdir(parents=True, exist_ok=True)
-    backbone = load_trained_clip(recipe.clip, recipe.config, "tiny").to(recipe.device)
-    model: Any = backbone.model
-    model.to(memory_format=torch.channels_last)
-    for part in (*_stages(model.visual)[recipe.frozen_stages :], model.visual.attnpool):
-        part.requires_grad_(True)
-    for name, parameter in model.named_parameters():
-        if not name.startswith("visual."):
-            parameter.requires_grad = True
-    groups = parameter_groups(model, recipe.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.schedule.learning_rate, betas=(0.9, 0.98))
-    run = TrainingRun(folder=recipe.out, module=model, optimizer=optimizer, schedule=recipe.schedule)
-    run.resume()
-    run.run(_losses(recipe, run, model, backbone.tokenizer), clip_norm=1.0)
     path = recipe.out / "clip.safetensors"
-    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, path)
+    with sitting(recipe) as world:
+        backbone = load_trained_clip(recipe.clip, recipe.config, "tiny").to(world.device)
+        model: Any = backbone.model
+        model.to(memory_format=torch.channels_last)
+        for part in (*_stages(model.visual)[recipe.frozen_stages :], model.visual.attnpool):
+            part.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            if not name.startswith("visual."):
+                parameter.requires_grad = True
+        if world.writes:
+            describe_data(recipe, {})
+        run = TrainingRun(
+            folder=recipe.out,
+            module=model,
+            optimizer=make_optimizer(model, recipe.optimizer, recipe.schedule.learning_rate),
+            schedule=recipe.schedule,
+            settings=recipe.loop,
+            world=world,
+        )
+        run.resume()
+        crops = SceneCrops(
+            seed=recipe.seed,
+            megapixels=recipe.megapixels,
+            native_size=model.visual.image_size,
+            native_share=recipe.native_share,
+            count=recipe.schedule.steps,
+        )
+        run.run(crops, _losses(recipe, run, model, backbone.tokenizer), workers=recipe.workers)
+        run.settle()
+        if world.writes:
+            save_weights(model, path)
     return path
 
 
@@ -109,60 +131,57 @@ def _stages(visual: Any) -> tuple[Any, ...]:
     return stem, visual.layer1, visual.layer2, visual.layer3, visual.layer4
 
 
-def _losses(
-    recipe: ScenePretraining, run: TrainingRun, model: Any, tokenizer: Any
-) -> Iterator[dict[str, Tensor]]:
+def _losses(recipe: ScenePretraining, run: TrainingRun, model: Any, tokenizer: Any) -> Losses:
     import torch
     import torch.nn.functional as F
-    from torch.utils.data import DataLoader
 
-    crops = SceneCrops(
-        seed=recipe.seed,
-        megapixels=recipe.megapixels,
-        native_size=model.visual.image_size,
-        native_share=recipe.native_share,
-        first=run.step,
-        count=recipe.schedule.steps - run.step,
-    )
-    loader: DataLoader[CropBatch] = DataLoader(
-        crops,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=recipe.workers,
-        prefetch_factor=4 if recipe.workers else None,
-    )
-    preprocess = recipe.config["preprocess_cfg"]
-    mean, std = (
-        255 * torch.tensor(preprocess[key]).view(1, 3, 1, 1).to(recipe.device) for key in ("mean", "std")
-    )
-    kind = recipe.device.split(":")[0]
+    device = run.world.device
+    normalise = Normaliser(recipe.config["preprocess_cfg"], device)
     words = _Words(recipe.templates, tokenizer)
-    for batch in loader:
+
+    def losses(batch: CropBatch) -> Mapping[str, Tensor]:
         # The statistics of the norms are those of scenes and mosaics together, never of native crops alone.
         norms_follow = recipe.schedule.progress(run.step, run.elapsed_s) < recipe.settled
         model.visual.train(norms_follow and batch.cells is not None)
-        pixels = torch.from_numpy(batch.canvases).to(recipe.device).permute(0, 3, 1, 2)
-        normal = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(kind, torch.bfloat16, enabled=recipe.bfloat16):
-            paths = _embed(model.visual, normal, batch)
-        scale = model.logit_scale.exp().clamp(max=100.0)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.bfloat16):
+            paths = _embed(model.visual, normalise(batch.canvases), batch)
         said = words.of_step(np.random.Generator(np.random.PCG64([recipe.seed, run.step, 4])), batch, recipe)
-        texts = F.normalize(_embed_by_length(model, said.tokens.to(recipe.device)), dim=-1)
-        names = texts[: len(said.classes)]
-        column = {int(c): k for k, c in enumerate(said.classes)}
-        classes = torch.tensor([column[int(c)] for c in batch.classes], device=recipe.device)
-        named = {"spread": recipe.spread_weight * _spread(names)}
-        weights = {"mask": 1.0, "native": 1.0, "roi": recipe.roi_weight, "dense": recipe.dense_weight}
-        for path, raw in paths.items():
-            embedded = F.normalize(raw.float(), dim=-1)
-            named[path] = weights[path] * F.cross_entropy(scale * embedded @ names.T, classes)
-            if path in ("mask", "native") and len(said.asked):
-                asked = torch.from_numpy(said.asked).to(recipe.device)
-                tints = texts[len(names) :].unflatten(0, (len(asked), 2))
-                options = torch.cat((names[classes[asked]][:, None], tints), 1)
-                logits = scale * torch.einsum("nd,nod->no", embedded[asked], options)
-                has_colour = torch.from_numpy(batch.colours >= 0).to(recipe.device)[asked]
-                named["colour"] = recipe.colour_weight * F.cross_entropy(logits, has_colour.long())
-        yield named
+        texts = F.normalize(_embed_by_length(model, said.tokens.to(device)), dim=-1)
+        scale = model.logit_scale.exp().clamp(max=100.0)
+        return _named_losses(recipe, paths, texts, said, batch, scale)
+
+    return losses
+
+
+def _named_losses(
+    recipe: ScenePretraining,
+    paths: Mapping[str, Tensor],
+    texts: Tensor,
+    said: _Said,
+    batch: CropBatch,
+    scale: Tensor,
+) -> dict[str, Tensor]:
+    """Each path's crops against the candidates' names, crops against tints, and the names apart."""
+    import torch
+    import torch.nn.functional as F
+
+    device = texts.device
+    names = texts[: len(said.classes)]
+    column = {int(c): k for k, c in enumerate(said.classes)}
+    classes = torch.tensor([column[int(c)] for c in batch.classes], device=device)
+    named = {"spread": recipe.spread_weight * _spread(names)}
+    weights = {"mask": 1.0, "native": 1.0, "roi": recipe.roi_weight, "dense": recipe.dense_weight}
+    for path, raw in paths.items():
+        embedded = F.normalize(raw.float(), dim=-1)
+        named[path] = weights[path] * F.cross_entropy(scale * embedded @ names.T, classes)
+        if path in ("mask", "native") and len(said.asked):
+            asked = torch.from_numpy(said.asked).to(device)
+            tints = texts[len(names) :].unflatten(0, (len(asked), 2))
+            options = torch.cat((names[classes[asked]][:, None], tints), 1)
+            logits = scale * torch.einsum("nd,nod->no", embedded[asked], options)
+            has_colour = torch.from_numpy(batch.colours >= 0).to(device)[asked]
+            named["colour"] = recipe.colour_weight * F.cross_entropy(logits, has_colour.long())
+    return named
 
 
 def _embed_by_length(model: Any, tokens: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ __all__ = ["SceneBatches"]
 
 @dataclass(frozen=True)
 class SceneBatches:
-    """A map-style dataset whose item i is the batch of step `first` + i.
+    """Batches of scenes by number.
 
     Attributes:
         preprocessing: as the finished model will use it.
@@ -33,8 +33,7 @@ class SceneBatches:
             twice the size: the same pixels, and sizes that small scenes have no room for.
         enlarged: largest factor by which scenes are drawn smaller and then enlarged to the size; a step's
             scenes share one, drawn evenly from 1 on.
-        first: step of item 0.
-        count: steps to go.
+        split: of the scenes, ``train`` or ``val``.
     """
 
     preprocessing: Preprocessing
@@ -43,16 +42,15 @@ class SceneBatches:
     objects: tuple[int, int]
     large_share: float
     enlarged: float
-    first: int
-    count: int
+    split: Literal["train", "val"] = "train"
 
-    def __len__(self) -> int:
-        """Steps to go."""
-        return self.count
+    def names(self, number: int) -> list[str]:
+        """The scenes' places in the world, as `ovp data scenes` numbers them."""
+        start = number * self.batch_size
+        return [f"{self.split} scene {start + k}" for k in range(self.batch_size)]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, list[Targets]]:
+    def __getitem__(self, step: int) -> tuple[Tensor, list[Targets]]:
         """Normalised images (B, 3, H, W) and their truths; class ids index ``scenes_vocabulary("base")``."""
-        step = self.first + index
         rng = np.random.Generator(np.random.PCG64([7, step]))
         large = rng.random() < self.large_share
         factor, count = (2, max(1, self.batch_size // 4)) if large else (1, self.batch_size)
@@ -66,7 +64,7 @@ class SceneBatches:
         things = [c for c in known if c.is_thing]
         weight = {"f": 1.0, "c": 0.6, "r": 0.3}
         sample = scenes.render_scene(
-            scenes.scene_seed("train", index),
+            scenes.scene_seed(self.split, index),
             (round(self.size[0] * factor / enlarged), round(self.size[1] * factor / enlarged)),
             categories=[c.id for c in things],
             weights=[weight[c.frequency] for c in things],

@@ -20,8 +20,6 @@ def test_masks_and_boxes_fit_each_other(enlarged: float, large_share: float) -> 
         objects=(2, 4),
         large_share=large_share,
         enlarged=enlarged,
-        first=0,
-        count=4,
     )
     for step in range(3):
         images, targets = batches[step]

@@ -1,0 +1,112 @@
+"""Batches by number, prepared ahead by worker processes.
+
+What a step sees is a function of its number and nothing else. So a run that was stopped goes on with the very
+batches it would have seen, processes share the numbers out among themselves, and a batch that made a loss
+that is not finite can be looked at again.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["BatchSource", "NamedSource", "Normaliser", "batch_names", "numbered_batches"]
+
+BatchT = TypeVar("BatchT")
+_Out = TypeVar("_Out", covariant=True)
+
+
+class BatchSource(Protocol[_Out]):
+    """Batches by number, from 0 on, without end: the same number, the same batch, in any process."""
+
+    def __getitem__(self, number: int, /) -> _Out:
+        """The batch; it draws from generators of its own, seeded by the number."""
+        ...
+
+
+@runtime_checkable
+class NamedSource(Protocol):
+    """A source that can say what is in a batch without loading it."""
+
+    def names(self, number: int) -> Sequence[str]:
+        """What a person would look for: paths or ids of the batch's images."""
+        ...
+
+
+def batch_names(source: object, number: int) -> list[str]:
+    """The names of a batch's images, or its number where the source knows none."""
+    return list(source.names(number)) if isinstance(source, NamedSource) else [f"batch {number}"]
+
+
+class _Numbered(Generic[BatchT]):
+    """A dataset of (number, batch)."""
+
+    def __init__(self, source: BatchSource[BatchT]) -> None:
+        self.source = source
+
+    def __getitem__(self, number: int) -> tuple[int, BatchT]:
+        return number, self.source[number]
+
+
+def numbered_batches(
+    source: BatchSource[BatchT], numbers: Sequence[int], *, workers: int, ahead: int = 4
+) -> Iterator[tuple[int, BatchT]]:
+    """The batches of these numbers, in this order.
+
+    Args:
+        source: where they come from.
+        numbers: which ones.
+        workers: processes that prepare them; 0: the calling process does.
+        ahead: batches that each worker prepares ahead.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Numbered(source),  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=ahead if workers else None,
+        collate_fn=_as_it_is,
+        worker_init_fn=_ignore_interrupts,
+        # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
+        generator=torch.Generator().manual_seed(0),
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The source's own types: the loader's default would turn tuples into lists."""
+    return batch
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; it is the main process that decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Normaliser:
+    """uint8 canvases to what an image tower takes.
+
+    Args:
+        statistics: an open_clip ``preprocess_cfg``: mean and std on the scale 0 to 1.
+        device: where to.
+    """
+
+    def __init__(self, statistics: Mapping[str, Any], device: str) -> None:
+        self.device = device
+        self.mean, self.std = (
+            255 * torch.tensor(statistics[key]).view(1, 3, 1, 1).to(device) for key in ("mean", "std")
+        )
+
+    def __call__(self, canvases: NDArray[np.uint8]) -> Tensor:
+        """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, channels last."""
+        pixels = torch.from_numpy(canvases).to(self.device).permute(0, 3, 1, 2)
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,161 @@
+"""What a run's folder tells besides its numbers: the recipe, what it ran on, and what it saw.
+
+recipe.toml          the resolved recipe; `ovp train FOLDER/recipe.toml` runs it again
+environment.jsonl    a line a sitting: versions, device, processes, commit
+data.json            hashes of the files and the vocabulary
+log.jsonl            the numbers; tensorboard/ has them too
+problems.jsonl       batches whose losses or gradients were not finite
+last.pt  best.pt     the state to go on from; the best that was evaluated
+*.safetensors        what came of it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovperception.training.checkpoint import write_whole
+from ovperception.training.distributed import World, joined_world
+from ovperception.training.recipe_files import to_toml
+
+__all__ = ["data_hashes", "describe_data", "environment", "sitting"]
+
+_PACKAGES = (
+    "ovperception",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+@contextmanager
+def sitting(recipe: Any) -> Iterator[World]:
+    """One sitting of a run: processes joined, generators seeded, the folder told.
+
+    Args:
+        recipe: a recipe with ``out``, ``seed``, ``device`` and ``loop``.
+    """
+    with joined_world(recipe.device) as world:
+        torch.manual_seed(recipe.seed)
+        torch.set_flush_denormal(True)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        if recipe.loop.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        if world.writes:
+            _describe(recipe, world)
+        try:
+            yield world
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+
+
+def _describe(recipe: Any, world: World) -> None:
+    out: Path = recipe.out
+    out.mkdir(parents=True, exist_ok=True)
+    text = to_toml(recipe, recipe=recipe.name).encode()
+    kept = out / "recipe.toml"
+    facts = environment(world)
+    if kept.is_file() and kept.read_bytes() != text:
+        facts["recipe_before"] = hashlib.sha256(kept.read_bytes()).hexdigest()
+    write_whole(kept, lambda file: file.write(text))
+    with (out / "environment.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(facts) + "\n")
+
+
+def environment(world: World) -> dict[str, Any]:
+    """Versions, device, processes and commit, as they are now."""
+    on_gpu = world.device.startswith("cuda") and torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "device": torch.cuda.get_device_name(world.device) if on_gpu else platform.machine(),
+        "cuda": torch.version.cuda if on_gpu else None,
+        "processes": world.size,
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": sys.argv,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """Of the tree that this package is read from, with ``+`` where files differ; empty without a tree."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.strip()
+
+
+def data_hashes(settings: Any, prefix: str = "") -> dict[str, str]:
+    """SHA-256 of every file that a recipe names; of a folder that of its names and sizes.
+
+    Args:
+        settings: a dataclass, with others inside it; ``out`` is no data.
+        prefix: of the keys.
+    """
+    found: dict[str, str] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        key = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            found |= data_hashes(value, f"{key}.")
+        elif isinstance(value, Path) and field.name != "out":
+            if value.is_file():
+                found[key] = _file_hash(value)
+            elif value.is_dir():
+                found[key] = _listing_hash(value)
+    return found
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listing_hash(folder: Path) -> str:
+    listing = hashlib.sha256()
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(root, name)
+            listing.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode())
+    return listing.hexdigest()
+
+
+def describe_data(recipe: Any, facts: Mapping[str, Any]) -> None:
+    """Write ``data.json``: hashes of what the recipe names, and further facts such as the vocabulary's."""
+    told = json.dumps({**facts, "files": data_hashes(recipe)}, indent=2)
+    write_whole(recipe.out / "data.json", lambda file: file.write(told.encode()))
