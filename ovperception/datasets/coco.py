@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -49,9 +49,10 @@ class _Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Columns:
-    """All annotations, sorted by picture; those of picture i lie from ``starts[i]`` to ``starts[i + 1]``."""
+    """All annotations, sorted by picture; those of picture i lie from ``starts[i]`` to ``ends[i]``."""
 
     starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     boxes: NDArray[np.float64]
     classes: NDArray[np.int64]
     crowd: NDArray[np.bool_]
@@ -128,7 +129,7 @@ class CocoDataset:
 
     def _instances(self, index: int) -> Instances:
         columns, picture = self._columns, self._pictures[index]
-        first, last = int(columns.starts[index]), int(columns.starts[index + 1])
+        first, last = int(columns.starts[index]), int(columns.ends[index])
         part = slice(first, last)
         return Instances(
             boxes=columns.boxes[part],
@@ -156,6 +157,8 @@ def coco_dataset(
     known: Classes | Vocabulary | None = None,
     others: OtherClasses = "refuse",
     keep: KeepImages = "all",
+    folder_of_images: str = "",
+    by_address: bool = False,
     on_problem: OnProblem = "stop",
     origin: Origin = LOCAL,
 ) -> CocoDataset:
@@ -168,6 +171,8 @@ def coco_dataset(
         known: the classes to read it with, see `classes_of`; None takes the file's own.
         others: what to do with categories that `known` does not have.
         keep: all pictures, or those with an object of a known class only (OV-COCO).
+        folder_of_images: keep only pictures whose file name begins so, such as ``val2017/``.
+        by_address: name pictures by the end of their ``coco_url``, as LVIS does, even if they have a name.
         on_problem: see the module.
         origin: where to get it, for messages.
 
@@ -180,12 +185,17 @@ def coco_dataset(
     require_folder(folder, origin)
     problems = Problems(on_problem)
     classes = classes_of(rows(data, "categories", path), path, known=known, others=others)
-    pictures = _pictures(rows(data, "images", path), classes, problems)
+    pictures = _pictures(rows(data, "images", path), classes, problems, by_address)
     if not pictures:
         raise InvalidDataset(f"{path} has no images", field="images", expected="one or more")
     columns = _columns(rows(data, "annotations", path), data["categories"], classes, pictures, problems)
-    if keep == "with_objects":
-        pictures, columns = _with_objects(pictures, columns)
+    pictures, columns = _part(pictures, columns, keep, folder_of_images)
+    if not pictures:
+        raise InvalidDataset(
+            f"{path} has no images of the part asked for",
+            field="images",
+            expected=f"file names that begin with {folder_of_images!r}" if folder_of_images else "objects",
+        )
     return CocoDataset(
         name=name or path.stem,
         annotations=path,
@@ -197,7 +207,9 @@ def coco_dataset(
     )
 
 
-def _pictures(images: Sequence[Mapping[str, Any]], classes: Classes, problems: Problems) -> list[_Picture]:
+def _pictures(
+    images: Sequence[Mapping[str, Any]], classes: Classes, problems: Problems, by_address: bool
+) -> list[_Picture]:
     pictures, seen = [], set[ImageId]()
     for index, row in enumerate(images):
         where = f"images[{index}]"
@@ -208,7 +220,7 @@ def _pictures(images: Sequence[Mapping[str, Any]], classes: Classes, problems: P
         if number in seen:
             problems.fault("an image id that is there twice", where, expected="every id once", got=number)
             continue
-        file_name = _file_name(row)
+        file_name = _file_name(row, by_address)
         if file_name is None or not all(isinstance(side, int) and side > 0 for side in size):
             problems.fault(
                 "an image without file name or size",
@@ -231,13 +243,13 @@ def _pictures(images: Sequence[Mapping[str, Any]], classes: Classes, problems: P
     return pictures
 
 
-def _file_name(row: Mapping[str, Any]) -> str | None:
-    """LVIS v1 names its pictures by their address at COCO: the last two parts are folder and file."""
-    name = row.get("file_name")
-    if isinstance(name, str) and name:
+def _file_name(row: Mapping[str, Any], by_address: bool) -> str | None:
+    """LVIS names its pictures by their address at COCO: the last two parts are folder and file."""
+    name, address = row.get("file_name"), row.get("coco_url")
+    has_address = isinstance(address, str) and "/" in address
+    if isinstance(name, str) and name and not (by_address and has_address):
         return name
-    address = row.get("coco_url")
-    return "/".join(address.split("/")[-2:]) if isinstance(address, str) and address else None
+    return "/".join(address.split("/")[-2:]) if isinstance(address, str) and has_address else None
 
 
 def _known(ids: object, classes: Classes) -> tuple[int, ...]:
@@ -270,7 +282,8 @@ def _columns(
     areas = [row.get("area") for row in kept]
     starts = np.searchsorted(np.asarray(owners, dtype=np.int64)[order], np.arange(len(pictures) + 1))
     columns = _Columns(
-        starts=starts.astype(np.int64),
+        starts=starts[:-1].astype(np.int64),
+        ends=starts[1:].astype(np.int64),
         boxes=np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
         classes=np.array([class_of[row["category_id"]] for row in kept], dtype=np.int64),
         crowd=np.array([bool(row.get("iscrowd", 0)) for row in kept], dtype=np.bool_),
@@ -352,7 +365,7 @@ def _is_box(box: object) -> bool:
 
 
 def _note_oddities(columns: _Columns, pictures: Sequence[_Picture], problems: Problems) -> None:
-    owners = np.repeat(np.arange(len(pictures)), np.diff(columns.starts))
+    owners = np.repeat(np.arange(len(pictures)), columns.ends - columns.starts)
     sides = np.array([p.size[::-1] for p in pictures], dtype=np.float64)[owners]
     # COCO rounds its boxes to hundredths.
     outside = (columns.boxes[:, :2] < -0.5).any(axis=1) | (columns.boxes[:, 2:] > sides + 0.5).any(axis=1)
@@ -363,15 +376,13 @@ def _note_oddities(columns: _Columns, pictures: Sequence[_Picture], problems: Pr
             problems.note("an object without a mask of its picture's size", f"annotation {number}")
 
 
-def _with_objects(pictures: Sequence[_Picture], columns: _Columns) -> tuple[list[_Picture], _Columns]:
-    counts = np.diff(columns.starts)
-    starts = np.concatenate(([0], np.cumsum(counts[counts > 0])))
-    return [p for p, n in zip(pictures, counts, strict=True) if n], _Columns(
-        starts=starts,
-        boxes=columns.boxes,
-        classes=columns.classes,
-        crowd=columns.crowd,
-        areas=columns.areas,
-        ids=columns.ids,
-        segmentations=columns.segmentations,
-    )
+def _part(
+    pictures: Sequence[_Picture], columns: _Columns, keep: KeepImages, folder: str
+) -> tuple[list[_Picture], _Columns]:
+    """The pictures that are wanted; their annotations stay where they are."""
+    wanted = np.array([picture.file_name.startswith(folder) for picture in pictures], dtype=np.bool_)
+    if keep == "with_objects":
+        wanted &= columns.ends > columns.starts
+    rows = np.flatnonzero(wanted).tolist()
+    part = replace(columns, starts=columns.starts[wanted], ends=columns.ends[wanted])
+    return [pictures[row] for row in rows], part

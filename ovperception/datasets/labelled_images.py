@@ -6,11 +6,11 @@ which mean that the pixel is not judged. Any other number is an `InvalidDataset`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from ovperception.datasets.categories import Classes
 from ovperception.datasets.folders import LOCAL, Origin, require_file, require_folder
 from ovperception.datasets.label_files import read_labels
-from ovperception.datasets.samples import IGNORE, LabelMap, Sample, Truth, check_index
+from ovperception.datasets.panoptic_files import things_of
+from ovperception.datasets.samples import (
+    IGNORE,
+    Instances,
+    LabelMap,
+    PanopticTruth,
+    Sample,
+    Truth,
+    check_index,
+)
 from ovperception.errors import InvalidDataset, MissingFile
 from ovperception.vocabulary import Vocabulary
 
@@ -95,22 +104,34 @@ class LabelledImages:
         table: what the label files' numbers mean.
         pairs: at least one.
         annotations: the folder of the labels.
+        read_segments: makes the panoptic truth of a picture, where there is one; of its things the instances.
     """
 
-    truths: frozenset[Truth] = frozenset(("labels",))
-
     def __init__(
-        self, *, name: str, classes: Classes, table: LabelTable, pairs: Iterable[Pair], annotations: Path
+        self,
+        *,
+        name: str,
+        classes: Classes,
+        table: LabelTable,
+        pairs: Iterable[Pair],
+        annotations: Path,
+        read_segments: Callable[[Pair], PanopticTruth] | None = None,
     ) -> None:
         self.name = name
         self.annotations: Path | None = annotations
         self._classes = classes
         self._table = table
         self._pairs = tuple(pairs)
+        self._read_segments = read_segments
         if not self._pairs:
             raise InvalidDataset(f"{annotations} has no labels for any picture", field="root")
         require_file(self._pairs[0].image)
         require_file(self._pairs[0].labels)
+
+    @property
+    def truths(self) -> frozenset[Truth]:
+        """Labels, and whatever segments give."""
+        return frozenset(("labels",)) if self._read_segments is None else frozenset(get_args(Truth))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -134,10 +155,16 @@ class LabelledImages:
             file_name=pair.image.name,
             path=pair.image,
             read_labels=partial(self._labels, pair.labels),
+            read_panoptic=None if self._read_segments is None else partial(self._read_segments, pair),
+            read_instances=None if self._read_segments is None else partial(self._instances, pair),
         )
 
     def _labels(self, path: Path) -> LabelMap:
         return self._table.apply(read_labels(path), path)
+
+    def _instances(self, pair: Pair) -> Instances:
+        assert self._read_segments is not None
+        return things_of(self._read_segments(pair), self.vocabulary)
 
 
 def folder_pairs(

@@ -149,9 +149,11 @@ class TestBuiltin:
         sizes = {name: len(Vocabulary.builtin(name)) for name in names()}
         assert sizes == {
             "ade20k_150": 150, "ade20k_847": 847, "cityscapes_19": 19, "coco_80": 80,
-            "coco_panoptic_133": 133, "coco_stuff_171": 171, "lvis_v1_1203": 1203,
+            "coco_object_81": 81, "coco_panoptic_133": 133, "coco_stuff_171": 171, "lvis_v0.5_1230": 1230,
+            "lvis_v1_1203": 1203,
             "mapillary_65": 65, "objects365_365": 365, "ov_coco_48_17": 65, "pascal_context_459": 459,
-            "pascal_context_59": 59, "pascal_voc_20": 20, "pascal_voc_21": 21,
+            "pascal_context_59": 59, "pascal_context_60": 60, "pascal_voc_20": 20, "pascal_voc_20b": 21,
+            "pascal_voc_21": 21, "pascal_voc_21_plain": 21,
         }  # fmt: skip
 
     def test_facts_of_the_field(self):

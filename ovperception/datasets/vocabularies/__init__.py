@@ -7,6 +7,15 @@ from ovperception.datasets.vocabularies.files import (
     load_vocabulary_file,
     names,
     parse_vocabulary,
+    part_of,
 )
 
-__all__ = ["ClassEntry", "VocabularyFile", "load_table", "load_vocabulary_file", "names", "parse_vocabulary"]
+__all__ = [
+    "ClassEntry",
+    "VocabularyFile",
+    "load_table",
+    "load_vocabulary_file",
+    "names",
+    "parse_vocabulary",
+    "part_of",
+]

@@ -8,7 +8,7 @@ names repository, commit and path the list was taken from.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,8 +16,17 @@ from typing import Any, Literal
 
 from ovperception.errors import InvalidVocabulary, UnknownVocabulary
 
-__all__ = ["ClassEntry", "VocabularyFile", "load_table", "load_vocabulary_file", "names", "parse_vocabulary"]
+__all__ = [
+    "ClassEntry",
+    "VocabularyFile",
+    "load_table",
+    "load_vocabulary_file",
+    "names",
+    "parse_vocabulary",
+    "part_of",
+]
 
+Part = Literal["base", "novel", "r", "c", "f", "things", "stuff"]
 _TABLES = ("cityscapes_labels_all", "coco_to_lvis")
 """Facts that go with the lists but are no vocabularies."""
 
@@ -107,6 +116,38 @@ def load_table(name: str) -> tuple[Mapping[str, Any], ...]:
     if name not in _TABLES:
         raise UnknownVocabulary("Unknown table", expected=f"one of {', '.join(_TABLES)}", got=repr(name))
     return tuple(_read(name)["classes"])
+
+
+def part_of(name: str, part: Part) -> tuple[int, ...]:
+    """Class indices of a part of a built-in list: what a metric is averaged over.
+
+    Args:
+        name: of the list.
+        part: ``base`` or ``novel`` of its open-vocabulary protocol, ``r``, ``c`` or ``f`` of LVIS,
+            ``things`` or ``stuff``.
+
+    Raises:
+        UnknownVocabulary: no list of this name, or it is not parted in this way.
+    """
+    classes = load_vocabulary_file(name).classes
+    belongs: dict[Part, Callable[[ClassEntry], bool]] = {
+        "base": lambda entry: entry.split == "base",
+        "novel": lambda entry: entry.split == "novel",
+        "r": lambda entry: entry.frequency == "r",
+        "c": lambda entry: entry.frequency == "c",
+        "f": lambda entry: entry.frequency == "f",
+        "things": lambda entry: entry.is_thing is True,
+        "stuff": lambda entry: entry.is_thing is False,
+    }
+    found = {key: tuple(i for i, c in enumerate(classes) if test(c)) for key, test in belongs.items()}
+    if not found.get(part):
+        raise UnknownVocabulary(
+            f"The vocabulary {name!r} has no such part",
+            field="part",
+            expected=f"one of {', '.join(key for key, indices in found.items() if indices)}",
+            got=repr(part),
+        )
+    return found[part]
 
 
 def _read(name: str) -> Any:
