@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from ovperception.errors import InvalidParameter
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +40,7 @@ __all__ = [
     "Suppression",
     "Task",
     "TextPixelScores",
+    "one_image",
 ]
 
 Task = Literal["detect", "semantic", "panoptic"]
@@ -81,6 +84,29 @@ class Encoding:
     def nbytes(self) -> int:
         """Bytes the tensors hold."""
         return sum(v.numel() * v.element_size() for v in self._tensors().values())
+
+
+_E = TypeVar("_E", bound=Encoding)
+
+
+def one_image(encoding: Encoding, kind: type[_E], refusal: str) -> _E:
+    """What a head's `classify` takes: the encoding of one image, of its own kind.
+
+    Args:
+        encoding: As it was given.
+        kind: The head's own.
+        refusal: What to say where it is not.
+
+    Raises:
+        InvalidParameter: More images than one, or the encoding of another head.
+    """
+    if not isinstance(encoding, kind) or len(encoding) != 1:
+        raise InvalidParameter(
+            refusal,
+            expected=f"the {kind.__name__} of one image, such as encoding[0]",
+            got=f"{type(encoding).__name__} of {len(encoding)} images",
+        )
+    return encoding
 
 
 @dataclass(frozen=True)

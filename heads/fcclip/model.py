@@ -18,7 +18,6 @@ from heads.fcclip.mask_decoder import MaskDecoder
 from heads.fcclip.pixel_decoder import PixelDecoder
 from ovperception.backbones.fast_linear import quicken_linears
 from ovperception.backbones.regions import most_covered
-from ovperception.errors import InvalidParameter
 from ovperception.head import Encoding, MaskScores, Task, one_image
 from ovperception.postprocess.fragments import drop_fragments
 

@@ -17,7 +17,7 @@ from heads.lseg.losses import LossSettings, apart, pixel_text_loss
 from heads.lseg.reading import Reader
 from heads.lseg.trunk import VisionTransformer
 from ovperception.errors import InvalidParameter
-from ovperception.head import Encoding, PixelEncoding, Task, TextPixelScores
+from ovperception.head import Encoding, PixelEncoding, Task, TextPixelScores, one_image
 from ovperception.sliding import look_around
 
 if TYPE_CHECKING:
@@ -83,14 +83,7 @@ class LSeg(nn.Module):
             settings = {**settings, "read": _dense_facts(backbone) | dict(read)}
             facts["logit_scale"] = min(backbone.logit_scale, 100.0)
         config = LSegConfig.from_dict(facts | {k: v for k, v in settings.items() if k != "stages" or v})
-        if config.embed_dim != backbone.embed_dim:
-            raise InvalidParameter(
-                "The head is of another CLIP space than the backbone",
-                field="embed_dim",
-                expected=str(backbone.embed_dim),
-                got=config.embed_dim,
-                mend="Use the backbone whose text tower the head was trained towards",
-            )
+        backbone.check_embed_dim(config.embed_dim)
         return cls(config)
 
     def encode(self, backbone: Backbone, features: Features) -> PixelEncoding:
@@ -209,13 +202,7 @@ class LSeg(nn.Module):
         Raises:
             InvalidParameter: More than one image, or the encoding of another head.
         """
-        fits = isinstance(encoding, PixelEncoding) and len(encoding) == 1
-        if not isinstance(encoding, PixelEncoding) or not fits:
-            raise InvalidParameter(
-                "LSeg names the pixels of one image at a time",
-                expected="the PixelEncoding of one image, such as encoding[0]",
-                got=f"{type(encoding).__name__} of {len(encoding)} images",
-            )
+        encoding = one_image(encoding, PixelEncoding, "LSeg names the pixels of one image at a time")
         return TextPixelScores(
             embeddings=encoding.embeddings[0],
             text=text,

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from heads.regionclip.config import RegionCLIPConfig
 from heads.regionclip.losses import LossSettings, box_regression_loss, sample_regions
 from heads.regionclip.mask_head import MaskHead
-from ovperception.errors import InvalidParameter, Unsupported
-from ovperception.head import BoxScores, Encoding, RegionEncoding, Task
+from ovperception.errors import Unsupported
+from ovperception.head import BoxScores, Encoding, RegionEncoding, Task, one_image
 from ovperception.proposals import Proposer, TrainableProposer, build_proposer
 from ovperception.proposals.anchors import decode_deltas
 
@@ -65,14 +65,7 @@ class RegionCLIP(nn.Module):
             "temperature": 1 / backbone.logit_scale,
         }
         config = RegionCLIPConfig.from_dict(facts | dict(settings))
-        if config.embed_dim != backbone.embed_dim:
-            raise InvalidParameter(
-                "The head is of another CLIP space than the backbone",
-                field="embed_dim",
-                expected=str(backbone.embed_dim),
-                got=config.embed_dim,
-                mend="Use the backbone that the head was trained on",
-            )
+        backbone.check_embed_dim(config.embed_dim)
         return cls(config, None if config.proposer is None else build_proposer(config.proposer, backbone))
 
     @property
@@ -230,13 +223,8 @@ class RegionCLIP(nn.Module):
         Raises:
             InvalidParameter: More than one image, or the encoding of another kind of head.
         """
-        if not isinstance(encoding, RegionEncoding) or len(encoding) != 1:
-            raise InvalidParameter(
-                "RegionCLIP names the regions of one image at a time",
-                expected="the RegionEncoding of one image, such as encoding[0]",
-                got=f"{type(encoding).__name__} of {len(encoding)} images",
-            )
-        one = encoding[0]  # drops padding
+        refusal = "RegionCLIP names the regions of one image at a time"
+        one = one_image(encoding, RegionEncoding, refusal)[0]  # drops padding
         return BoxScores(
             scores=self.class_logits(one.embeddings[0], text).softmax(-1)[:, :-1],
             boxes=one.boxes[0],

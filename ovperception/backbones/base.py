@@ -52,6 +52,21 @@ class BackboneSpec:
     logit_scale: float
     logit_bias: float = 0.0
 
+    def check_embed_dim(self, embed_dim: int) -> None:
+        """Refuse a head of another CLIP space.
+
+        Raises:
+            InvalidParameter: It was built for another size of the embeddings.
+        """
+        if embed_dim != self.embed_dim:
+            raise InvalidParameter(
+                "The head is of another CLIP space than the backbone",
+                field="embed_dim",
+                expected=str(self.embed_dim),
+                got=embed_dim,
+                mend="Use the backbone that the head was trained on, or trained towards the words of",
+            )
+
 
 @dataclass(frozen=True)
 class Features:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovperception.backbones.regions import covered_cells
 from ovperception.errors import InvalidParameter, Unsupported
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class PyramidTrunk:
             if chosen.any():
                 of = self._of(maps, level)
                 size = of[self.dense_stage].shape[-2:]
-                there = self.trunk.embed_masks(of, _coarser(masks, (size[0], size[1])))
+                there = self.trunk.embed_masks(of, covered_cells(masks, (size[0], size[1])))
                 embedded = torch.where(chosen[..., None], there, embedded)
         return embedded
 
@@ -131,11 +132,3 @@ class PyramidTrunk:
     @staticmethod
     def _name(stage: str, level: int) -> str:
         return f"{stage}/{level}" if level else stage
-
-
-def _coarser(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, Q, H, W) bool on a coarser grid: cells covered by half, or else the one covered most."""
-    covered = F.adaptive_avg_pool2d(masks.float(), size)
-    inside = covered >= 0.5
-    most = (covered == covered.amax((-2, -1), keepdim=True)) & (covered > 0)
-    return inside | (~inside.flatten(2).any(-1)[..., None, None] & most)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["as_rois", "masked_mean"]
+__all__ = ["as_rois", "covered_cells", "masked_mean", "most_covered"]
 
 _EPSILON = 1e-8  # FC-CLIP, `MaskPooling`
 
@@ -34,3 +35,19 @@ def masked_mean(dense: Tensor, masks: Tensor) -> Tensor:
     weights = masks.to(dense.dtype)
     weights = weights / (weights.sum((-1, -2), keepdim=True) + _EPSILON)
     return torch.einsum("bchw,bqhw->bqc", dense, weights)
+
+
+def most_covered(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, Q, H, W) bool -> (B, Q, h, w) bool: the cell a mask covers most; none for an empty mask."""
+    return _most(F.adaptive_avg_pool2d(masks.float(), grid))
+
+
+def covered_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, Q, H, W) bool on a coarser grid: cells covered by half, or else the one covered most."""
+    covered = F.adaptive_avg_pool2d(masks.float(), grid)
+    inside = covered >= 0.5
+    return inside | (~inside.flatten(2).any(-1)[..., None, None] & _most(covered))
+
+
+def _most(covered: Tensor) -> Tensor:
+    return (covered == covered.amax((-2, -1), keepdim=True)) & (covered > 0)

@@ -289,12 +289,12 @@ def test_on_a_gpu(head: FCCLIP) -> None:
 
 
 def test_a_small_mask_is_given_the_cell_it_covers_most():
-    from heads.fcclip.model import _most_covered
+    from ovperception.backbones.regions import most_covered
 
     masks = torch.zeros(1, 3, 16, 16, dtype=torch.bool)
     masks[0, 0, 6:9, 1:3] = True  # two rows of cell (0, 0), one of cell (1, 0)
     masks[0, 1, 12:14, 9:15] = True
-    cells = _most_covered(masks, (2, 2))
+    cells = most_covered(masks, (2, 2))
     assert cells[0].tolist() == [
         [[True, False], [False, False]],
         [[False, False], [False, True]],
