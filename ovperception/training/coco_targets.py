@@ -22,20 +22,20 @@ from ovperception.training.augmentations import VOID, LabelledImage, tight_boxes
 from ovperception.training.wrong_data import Trouble
 from ovperception.vocabulary import Vocabulary
 
-__all__ = ["LabelledImages", "Shapes"]
+__all__ = ["Shapes", "TrainingImages"]
 
 Shapes = Literal["masks", "boxes"]
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class TrainingImages:
     """A data set as a trainer sees it.
 
     Attributes:
         dataset: where pictures and truth come from.
         truth: which of its truths to learn from; panoptic and labels include stuff.
-        vocabulary: the classes that may be learned, found by name in the data set's; what it does not have,
-            such as novel classes, is left out of the truth. None: all of the data set's.
+        vocabulary: the classes that may be learned, found by name or synonym in the data set's; what it does
+            not have, such as novel classes, is left out of the truth. None: all of the data set's.
         shapes: "boxes" reads no masks, for heads that look at none; instances only.
     """
 
@@ -157,8 +157,9 @@ class LabelledImages:
 
 def _class_table(dataset: Dataset, known: Vocabulary) -> NDArray[np.int64]:
     """(K,) index in `known` of each class of the data set, -1 for those it does not have."""
-    words = {c.name.casefold(): i for i, c in reversed(list(enumerate(known.classes)))}
-    table = np.array([words.get(n.casefold(), -1) for n in dataset.vocabulary.names], np.int64)
+    words = {_folded(t): i for i, c in reversed(list(enumerate(known.classes))) for t in c.synonyms}
+    words |= {_folded(c.name): i for i, c in enumerate(known.classes)}
+    table = np.array([words.get(_folded(name), -1) for name in dataset.vocabulary.names], np.int64)
     if not (table >= 0).any():
         raise InvalidDataset(
             f"No class of {dataset.name} is in the training vocabulary",
@@ -167,6 +168,10 @@ def _class_table(dataset: Dataset, known: Vocabulary) -> NDArray[np.int64]:
             got=", ".join(known.names),
         )
     return table
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())
 
 
 def _of_map(

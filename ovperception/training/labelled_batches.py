@@ -15,7 +15,7 @@ from torch import Tensor
 from ovperception.errors import InvalidDataset, OVPError
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation, LabelledImage
-from ovperception.training.coco_targets import LabelledImages
+from ovperception.training.coco_targets import TrainingImages
 from ovperception.training.epochs import EpochOrder, Pick
 from ovperception.training.targets import Targets
 from ovperception.training.wrong_data import Trouble
@@ -69,7 +69,7 @@ class LabelledViews:
         views: different views of a picture: epoch e repeats view e modulo this. None: never the same again.
     """
 
-    source: LabelledImages
+    source: TrainingImages
     augmentation: Augmentation
     preprocessing: Preprocessing
     seed: int = 0

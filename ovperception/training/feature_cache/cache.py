@@ -111,12 +111,13 @@ def make_cache(folder: Path, key: CacheKey, shard_views: int) -> FeatureCache:
     return FeatureCache(folder, key, shard_views)
 
 
-def open_cache(folder: Path, *, key: CacheKey | None = None) -> FeatureCache:
-    """Open a whole cache.
+def open_cache(folder: Path, *, key: CacheKey | None = None, whole: bool = True) -> FeatureCache:
+    """Open a cache.
 
     Args:
         folder: where it was exported to.
         key: what it has to be made of; None asks nothing.
+        whole: whether its export has to have ended.
 
     Raises:
         MissingFile: there is no cache.
@@ -125,7 +126,7 @@ def open_cache(folder: Path, *, key: CacheKey | None = None) -> FeatureCache:
     cache = _read(folder)
     if key is not None:
         cache.key.require(key, folder)
-    if missing := cache.missing:
+    if whole and (missing := cache.missing):
         raise InvalidCheckpoint(
             f"The export into {folder} did not end",
             expected=f"{len(cache.shards)} shards",

@@ -25,7 +25,7 @@ from ovperception.images import save_image
 from ovperception.preprocess import Preprocessing
 from ovperception.rle import RLE
 from ovperception.training.augmentations import Augmentation
-from ovperception.training.coco_targets import LabelledImages
+from ovperception.training.coco_targets import TrainingImages
 from ovperception.training.epochs import EpochOrder, Pick
 from ovperception.training.labelled_batches import LabelledBatches, LabelledViews
 from ovperception.training.wrong_data import Trouble, WrongData, WrongDataPolicy
@@ -85,7 +85,7 @@ def opened(folder: Path) -> Dataset:
     return coco_dataset(folder / "instances.json", folder)
 
 
-def views(source: LabelledImages, augmentation: Augmentation = STILL) -> LabelledViews:
+def views(source: TrainingImages, augmentation: Augmentation = STILL) -> LabelledViews:
     return LabelledViews(source=source, augmentation=augmentation, preprocessing=PLAIN, seed=4)
 
 
@@ -131,7 +131,7 @@ def maps(rows: int = 4) -> Maps:
 
 
 def test_objects_become_targets_in_the_frame_of_the_network(folder: Path) -> None:
-    view, troubles = views(LabelledImages(opened(folder))).view(Pick(index=0, epoch=0))
+    view, troubles = views(TrainingImages(opened(folder))).view(Pick(index=0, epoch=0))
     assert troubles == ()
     assert view.image.shape == (3, 24, 32)
     assert view.target.class_ids.tolist() == [0, 1]
@@ -144,19 +144,19 @@ def test_objects_become_targets_in_the_frame_of_the_network(folder: Path) -> Non
 
 
 def test_crowds_are_no_targets(folder: Path) -> None:
-    view, _ = views(LabelledImages(opened(folder))).view(Pick(index=1, epoch=0))
+    view, _ = views(TrainingImages(opened(folder))).view(Pick(index=1, epoch=0))
     assert view.target.boxes.tolist() == [[4, 4, 8, 8]]
 
 
 def test_only_classes_of_the_vocabulary_are_learned(folder: Path) -> None:
-    novel = LabelledImages(opened(folder), vocabulary=Vocabulary.from_words(["dog", "cat"]))
+    novel = TrainingImages(opened(folder), vocabulary=Vocabulary.from_words(["dog", "cat"]))
     view, _ = views(novel).view(Pick(index=0, epoch=0))
     assert view.target.class_ids.tolist() == [1]
     assert view.target.boxes.tolist() == [[20, 10, 26, 16]]
     with pytest.raises(InvalidDataset, match="No class"):
-        LabelledImages(opened(folder), vocabulary=Vocabulary.from_words(["dog"]))
+        TrainingImages(opened(folder), vocabulary=Vocabulary.from_words(["dog"]))
     with pytest.raises(Unsupported, match="no panoptic"):
-        LabelledImages(opened(folder), truth="panoptic")
+        TrainingImages(opened(folder), truth="panoptic")
 
 
 def test_boxes_alone(folder: Path) -> None:
@@ -165,15 +165,15 @@ def test_boxes_alone(folder: Path) -> None:
         del row["segmentation"]
     (folder / "instances.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(InvalidDataset, match="no masks"):
-        LabelledImages(opened(folder)).read(0)
-    view, _ = views(LabelledImages(opened(folder), shapes="boxes")).view(Pick(index=0, epoch=0))
+        TrainingImages(opened(folder)).read(0)
+    view, _ = views(TrainingImages(opened(folder), shapes="boxes")).view(Pick(index=0, epoch=0))
     assert view.target.boxes.tolist() == [[2, 3, 10, 11], [20, 10, 26, 16]]
     assert view.target.masks.sum((1, 2)).tolist() == [64, 36]
 
 
 @pytest.mark.parametrize("truth", ["labels", "panoptic"])
 def test_stuff_and_things_of_maps(truth: Truth) -> None:
-    sample, _ = LabelledImages(maps(), truth=truth).read(0)
+    sample, _ = TrainingImages(maps(), truth=truth).read(0)
     assert sample.class_ids.tolist() == [0, 2]
     stack = sample.mask_stack()
     assert stack is not None
@@ -186,7 +186,7 @@ def test_stuff_and_things_of_maps(truth: Truth) -> None:
 @pytest.mark.parametrize("truth", ["labels", "panoptic"])
 def test_a_map_of_another_size_is_told(truth: Truth) -> None:
     with pytest.raises(InvalidDataset, match=r"memory\.png is of another size"):
-        LabelledImages(maps(rows=5), truth=truth).read(0)
+        TrainingImages(maps(rows=5), truth=truth).read(0)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_map_of_another_size_is_told(truth: Truth) -> None:
 def test_a_wrong_object_is_left_out_and_told(
     folder: Path, change: dict[str, Any], kind: str, lost: bool
 ) -> None:
-    view, troubles = views(LabelledImages(edited(folder, **change))).view(Pick(index=0, epoch=0))
+    view, troubles = views(TrainingImages(edited(folder, **change))).view(Pick(index=0, epoch=0))
     assert len(view.target.class_ids) == (1 if lost else 2)
     assert [t.kind for t in troubles] == [kind]
     assert troubles[0].where.endswith("1.png, annotation 1")
@@ -212,7 +212,7 @@ def test_a_wrong_object_is_left_out_and_told(
 
 def test_a_picture_that_cannot_be_used_is_replaced_by_the_next(folder: Path) -> None:
     batches = LabelledBatches(
-        views=views(LabelledImages(opened(folder))), order=EpochOrder(count=6, seed=0, batch_size=6)
+        views=views(TrainingImages(opened(folder))), order=EpochOrder(count=6, seed=0, batch_size=6)
     )
     batch = batches[0]
     assert {pick.index for pick in batch.picks} == {0, 1}
@@ -231,7 +231,7 @@ def test_nothing_usable_at_all_is_an_error(folder: Path) -> None:
     for number in (1, 2):
         (folder / f"{number}.png").unlink()
     with pytest.raises(InvalidDataset, match="6 pictures in a row"):
-        views(LabelledImages(opened(folder))).first_usable(Pick(index=0, epoch=0))
+        views(TrainingImages(opened(folder))).first_usable(Pick(index=0, epoch=0))
 
 
 def test_wrong_data_is_counted_once_and_ends_a_run_past_its_limit() -> None:
@@ -266,7 +266,7 @@ def test_batches_are_the_same_whoever_prepares_them(folder: Path) -> None:
 
     def source() -> LabelledBatches:
         return LabelledBatches(
-            views=views(LabelledImages(opened(folder)), augmentation),
+            views=views(TrainingImages(opened(folder)), augmentation),
             order=EpochOrder(count=6, seed=0, batch_size=2),
         )
 
@@ -280,7 +280,7 @@ def test_batches_are_the_same_whoever_prepares_them(folder: Path) -> None:
 
 
 def test_few_views_come_again(folder: Path) -> None:
-    source = LabelledImages(opened(folder))
+    source = TrainingImages(opened(folder))
     few = LabelledViews(
         source=source,
         augmentation=Augmentation.large_scale_jitter((24, 32), (0.5, 2.0)),
@@ -294,9 +294,9 @@ def test_few_views_come_again(folder: Path) -> None:
 
 
 def test_a_change_of_data_changes_the_digest(folder: Path) -> None:
-    before = LabelledImages(opened(folder)).digest()
-    assert LabelledImages(opened(folder)).digest() == before
-    assert LabelledImages(opened(folder), vocabulary=Vocabulary.from_words(["cat"])).digest() != before
+    before = TrainingImages(opened(folder)).digest()
+    assert TrainingImages(opened(folder)).digest() == before
+    assert TrainingImages(opened(folder), vocabulary=Vocabulary.from_words(["cat"])).digest() != before
     save_image(folder / "1.png", np.zeros((*SIZE, 3), np.uint8))
-    assert LabelledImages(opened(folder)).digest() != before
-    assert LabelledImages(edited(folder, bbox=[1, 1, 2, 2])).digest() != before
+    assert TrainingImages(opened(folder)).digest() != before
+    assert TrainingImages(edited(folder, bbox=[1, 1, 2, 2])).digest() != before

@@ -32,7 +32,7 @@ from ovperception.images import save_image
 from ovperception.preprocess import Preprocessing
 from ovperception.text import TextEncoder
 from ovperception.training.augmentations import Augmentation
-from ovperception.training.coco_targets import LabelledImages
+from ovperception.training.coco_targets import TrainingImages
 from ovperception.training.epochs import EpochOrder, Pick
 from ovperception.training.feature_cache import (
     CachedBatches,
@@ -96,7 +96,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_views(folder: Path, **changes: Any) -> LabelledViews:
     settings: dict[str, Any] = {
-        "source": LabelledImages(coco_dataset(folder / "instances.json", folder)),
+        "source": TrainingImages(coco_dataset(folder / "instances.json", folder)),
         "augmentation": Augmentation.large_scale_jitter((64, 64), (0.6, 1.6), colour=True),
         "preprocessing": Preprocessing(mean=(120.0, 120.0, 120.0), std=(60.0, 60.0, 60.0)),
         "seed": 3,
