@@ -345,6 +345,7 @@ def test_thousands_who_leave_at_any_time_take_nothing_along(start):
             outcome = "left"
         except ResourceExhausted:
             outcome = "refused"
+            time.sleep(0.002)  # or it would be refused again and again while the others work
         with lock:
             outcomes[outcome] += 1
 
@@ -367,7 +368,7 @@ def test_thousands_who_leave_at_any_time_take_nothing_along(start):
     ended.set()
     leaver.join()
     assert sum(outcomes.values()) == 3000
-    assert min(outcomes["left"], outcomes["done"]) > 100
+    assert min(outcomes["left"], outcomes["done"]) > 300
     assert _idle(engine)
     assert engine.worker.depths() == {"images": 0, "questions": 0, "words": 0}
     assert not engine.decoders._queue
@@ -395,15 +396,14 @@ def test_new_words_let_others_pass(start):
 
     _, (slow,) = _in_threads([learn])
     _wait_for(lambda: engine.worker._taught)
-    _, quick = _in_threads([lambda: _see(engine, model, ask=lambda scene: order.append("other"))] * 2)
+    look = model.look
+    model.look = lambda pictures: order.append("look") or look(pictures)
+    _, quick = _in_threads([lambda: _see(engine, model)] * 2)
     _wait_for(lambda: engine.worker.depths()["images"] == 2)
     go.set()
     for call in (slow, *quick):
         call.result(10)
-    assert order.index("other") < order.index("asked")
-    assert order.count("lesson") == 4
-    assert order[0] == "lesson"
-    assert order[-1] == "asked"
+    assert order == ["lesson", "look", "lesson", "lesson", "lesson", "asked"]
 
 
 def test_words_that_cannot_be_learned_fail_their_call_alone(start):
