@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import grpc
 
-from ovperception.v1 import model_service_pb2, perception_service_pb2, vocabulary_service_pb2
+from ovperception.v1 import (
+    model_admin_service_pb2,
+    model_service_pb2,
+    perception_service_pb2,
+    vocabulary_service_pb2,
+)
+from ovperception.v1.model_admin_service_pb2_grpc import add_ModelAdminServiceServicer_to_server
 from ovperception.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from ovperception.v1.perception_service_pb2_grpc import add_PerceptionServiceServicer_to_server
 from ovperception.v1.vocabulary_service_pb2_grpc import add_VocabularyServiceServicer_to_server
 from serving.engine import Engine
+from serving.model_admin import HealthReport, ModelAdminService, ModelLoader
 from serving.model_service import ModelService
 from serving.service import PerceptionService
 from serving.vocabularies import KeptVocabularies
 from serving.vocabulary_service import VocabularyService
 from serving.words import WordReader
 
-__all__ = ["PUBLIC_SERVICES", "add_public_services"]
+__all__ = ["ADMIN_SERVICES", "PUBLIC_SERVICES", "add_admin_services", "add_public_services"]
 
 PUBLIC_SERVICES = (
     perception_service_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     vocabulary_service_pb2.DESCRIPTOR.services_by_name["VocabularyService"].full_name,
+)
+
+ADMIN_SERVICES = (
+    model_admin_service_pb2.DESCRIPTOR.services_by_name["ModelAdminService"].full_name,
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
 
 
@@ -31,3 +43,16 @@ def add_public_services(engine: Engine, server: grpc.Server) -> None:
     add_PerceptionServiceServicer_to_server(PerceptionService(engine, WordReader(kept, config)), server)
     add_ModelServiceServicer_to_server(ModelService(engine), server)
     add_VocabularyServiceServicer_to_server(VocabularyService(kept, config), server)
+
+
+def add_admin_services(engine: Engine, server: grpc.Server, load: ModelLoader, report: HealthReport) -> None:
+    """Put `ADMIN_SERVICES` on a server.
+
+    Args:
+        engine: Has the models.
+        server: Whose callers may change them.
+        load: Makes a model of a name.
+        report: Is told when a model begins or ceases to answer.
+    """
+    add_ModelAdminServiceServicer_to_server(ModelAdminService(engine, load, report), server)
+    add_ModelServiceServicer_to_server(ModelService(engine), server)
