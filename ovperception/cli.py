@@ -33,6 +33,7 @@ GROUP = "ovperception.commands"
 
 # Known before the command's module is imported; a third party's command is announced by its package instead.
 _HELP = {
+    "bench": "Measure a server under load.",
     "convert": "Turn an official checkpoint into a bundle.",
     "data": "Make or inspect data sets.",
     "demo": "Serve, ask and draw once, with nothing to download.",
