@@ -10,6 +10,9 @@ How pixels are read:
     alpha           dropped, as Pillow's ``convert("RGB")`` does; colours hidden under it become visible
     CMYK JPEG       converted as libjpeg does, without the colour profile
     animation       first frame
+
+JPEG is read by simplejpeg where it is installed, else by OpenCV: both are libjpeg-turbo, and the pixels are
+the same to the bit. simplejpeg is about a tenth faster, and writes nothing to stderr about damaged files.
 """
 
 from __future__ import annotations
@@ -35,6 +38,11 @@ from ovperception.image_headers import (
     check_size,
     read_header,
 )
+
+try:
+    import simplejpeg as _simplejpeg
+except ImportError:  # the base install does not bring it
+    _simplejpeg = None
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -273,7 +281,9 @@ def _decode(data: bytes | bytearray | memoryview, max_pixels: int, max_bytes: in
     # OpenCV's own turning differs between formats and versions, so it is told to leave it to us.
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        image = _decode_jpeg(data) if header.format == "jpeg" else None
+        if image is None:
+            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise ResourceExhausted("No memory left to decode the image", got=header.stored) from error
@@ -288,6 +298,17 @@ def _decode(data: bytes | bytearray | memoryview, max_pixels: int, max_bytes: in
             mend="Check that the file was transferred whole",
         )
     return np.ascontiguousarray(_upright(cast("NDArray[np.uint8]", image), header.orientation))
+
+
+def _decode_jpeg(data: bytes | bytearray | memoryview) -> Any:
+    """The pixels as stored; None without simplejpeg, or where it finds a fault that OpenCV shall name."""
+    if _simplejpeg is None:
+        return None
+    try:
+        # Not strict, as OpenCV: what can be recovered of a damaged file is given.
+        return _simplejpeg.decode_jpeg(data, "RGB", strict=False)
+    except ValueError:
+        return None
 
 
 def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -152,6 +152,25 @@ def test_grey_and_alpha():
     np.testing.assert_array_equal(load_image(file.getvalue()), np.asarray(palette.convert("RGB")))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{"quality": 30}, {"quality": 95, "progressive": True}])
+def test_both_jpeg_decoders_give_the_same_pixels(mode, options, monkeypatch):
+    file = io.BytesIO()
+    Image.fromarray(picture(47, 65)).convert(mode).save(file, "JPEG", **options)
+    first = load_image(file.getvalue())
+    monkeypatch.setattr("ovperception.images._simplejpeg", None)
+    np.testing.assert_array_equal(first, load_image(file.getvalue()))
+
+
+def test_a_damaged_jpeg_is_the_same_with_both_decoders(monkeypatch, capfd):
+    data = encoded(picture(64, 64), "JPEG")
+    damaged = data[: len(data) // 2] + bytes(16) + data[len(data) // 2 + 16 :]
+    first = load_image(damaged)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("ovperception.images._simplejpeg", None)
+    np.testing.assert_array_equal(first, load_image(damaged))
+
+
 def test_cmyk_jpeg_is_near_pillow():
     file = io.BytesIO()
     Image.fromarray(picture()).convert("CMYK").save(file, "JPEG", quality=95)
