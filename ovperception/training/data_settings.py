@@ -56,9 +56,8 @@ def open_training_images(settings: DataSettings) -> TrainingImages:
 
     words = _vocabulary(settings.vocabulary) if settings.vocabulary else None
     dataset = _dataset(settings, words)
-    truth = settings.truth
-    if truth == "":
-        truth = next(known for known in _MOST_FIRST if known in dataset.truths)
+    said = [truth for truth in _MOST_FIRST if truth == settings.truth]
+    truth = said[0] if said else next(t for t in _MOST_FIRST if t in dataset.truths)
     return TrainingImages(dataset, truth, words, settings.shapes)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ovperception.backbones.clip import ClipBackbone
     from ovperception.text import TextClassifier
+    from ovperception.training.wrong_data import WrongData
 
 __all__ = ["HeadRecipe", "bundle_head", "head_losses", "load_trained_clip", "run_head", "train_head"]
 
@@ -144,7 +145,13 @@ def train_head(recipe: HeadRecipe) -> nn.Module:
 
 
 def head_losses(
-    head: Any, backbone: ClipBackbone, text: TextClassifier, *, loss: Mapping[str, Any], bfloat16: bool
+    head: Any,
+    backbone: ClipBackbone,
+    text: TextClassifier,
+    *,
+    loss: Mapping[str, Any],
+    bfloat16: bool,
+    wrong: WrongData | None = None,
 ) -> Losses:
     """The losses of a head on frozen features, as the loop takes them.
 
@@ -154,12 +161,14 @@ def head_losses(
         text: the training vocabulary.
         loss: fields of the head's ``loss_settings`` to change.
         bfloat16: whether matrices are multiplied in bfloat16.
+        wrong: counts what batches of files left out, and may end the run; None where nothing can be wrong.
 
     Raises:
         Unsupported: the head has no loss of its own.
     """
     import torch
 
+    from ovperception.training.feature_cache import features_of
     from ovperception.training.targets import TrainableHead
 
     if not isinstance(head, TrainableHead):
@@ -169,11 +178,12 @@ def head_losses(
     device = backbone.device
 
     def losses(batch: Any) -> Mapping[str, Tensor]:
-        images, targets = batch if isinstance(batch, tuple) else (batch.images, batch.targets)
+        targets = batch[1] if isinstance(batch, tuple) else batch.targets
+        if wrong is not None:
+            wrong.note(batch.troubles)
         moved = [target.to(device) for target in targets]
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            with torch.no_grad():
-                features = backbone.features(images.to(device, non_blocking=True))
+            features = features_of(batch, backbone)
             found: Mapping[str, Tensor] = trainable.losses(backbone, features, moved, text)
         return found
 

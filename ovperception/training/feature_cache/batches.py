@@ -72,11 +72,12 @@ def features_of(batch: Any, backbone: ClipBackbone) -> Features:
     """The features of a batch, live or kept, where the backbone is and in its type.
 
     Args:
-        batch: with `features` or `images`.
+        batch: with `features` or `images`; of a pair, the first is the images.
         backbone: looks at the images where there are no features; under autocast if the caller wants that.
     """
     kept: Features | None = getattr(batch, "features", None)
     if kept is None:
-        return backbone.features(batch.images.to(backbone.device, non_blocking=True))
+        images = batch[0] if isinstance(batch, tuple) else batch.images
+        return backbone.features(images.to(backbone.device, non_blocking=True))
     maps = {k: v.to(backbone.device, non_blocking=True).to(backbone.dtype) for k, v in kept.maps.items()}
     return dataclasses.replace(kept, maps=maps)
