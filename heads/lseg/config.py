@@ -131,6 +131,9 @@ class LSegConfig:
         activation: between these blocks.
         views: how a picture is looked at more than once (`ovperception.sliding`); None: once, as it is.
         seen_words: names of the classes met in training, with their synonyms.
+        seen_weight, unseen_weight: where the CLIP is read, the share of what was learned in the similarity
+            with a word that was met in training, and with any other; the rest is the frozen CLIP's, as in
+            FC-CLIP's two classifiers (arXiv:2308.02487, equation 7).
         seen_discount: what is taken off the logits of these classes, which are preferred to those never met
             (calibrated stacking, Chao et al., ECCV 2016, equation 3).
     """
@@ -150,6 +153,8 @@ class LSegConfig:
     activation: Activation = "relu"
     views: Views | None = None
     seen_words: tuple[str, ...] = ()
+    seen_weight: float = 1.0
+    unseen_weight: float = 1.0
     seen_discount: float = 0.0
 
     def __post_init__(self) -> None:
@@ -184,6 +189,16 @@ class LSegConfig:
                 field="read",
                 expected="no trunk, or nothing to read",
             )
+        for name in ("seen_weight", "unseen_weight"):
+            weight = getattr(self, name)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+                raise InvalidParameter(
+                    f"{name} is no share", field=name, expected="a number from 0 to 1", got=weight
+                )
+            if weight < 1 and self.read is None:
+                raise InvalidParameter(
+                    "Only where the CLIP is read is there something else to weigh", field=name, got=weight
+                )
         discount = isinstance(self.seen_discount, int | float) and not isinstance(self.seen_discount, bool)
         if not discount or not math.isfinite(self.seen_discount):
             raise InvalidParameter(
@@ -217,6 +232,11 @@ class LSegConfig:
                 field="views",
                 expected="arch_option 0, or no views",
             )
+
+    @property
+    def keeps_frozen(self) -> bool:
+        """Whether what the frozen CLIP says of a pixel is kept beside what was learned."""
+        return min(self.seen_weight, self.unseen_weight) < 1
 
     @property
     def applications(self) -> int:

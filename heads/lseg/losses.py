@@ -34,13 +34,16 @@ class LossSettings:
             image to the power of minus this; 0: all alike, 1: as many of each class.
         candidates: classes that a step chooses from: those in its images and others, drawn anew each time;
             None: the whole vocabulary, as published.
-        keep: of the cosine distance to what the frozen CLIP says, where it is read.
+        frozen: weight of the same cross entropy of what is read of the frozen CLIP alone, so that pixels
+            learn where to read whatever else they learn.
+        keep: weight of the cosine distance to what the frozen CLIP says, where it is read.
     """
 
     weight: float = 1.0
     pixels: int | None = None
     balance: float = 0.0
     candidates: int | None = None
+    frozen: float = 0.0
     keep: float = 0.0
 
     def __post_init__(self) -> None:
@@ -49,7 +52,7 @@ class LossSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidParameter(f"{name} are counted from 1", field=name, got=value)
-        for name in ("weight", "balance", "keep"):
+        for name in ("weight", "balance", "frozen", "keep"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InvalidParameter(f"{name} must not be negative", field=name, got=getattr(self, name))
 
@@ -103,7 +106,7 @@ def pixel_text_loss(
     settings: LossSettings,
     *,
     whole_maps: bool,
-) -> dict[str, Tensor]:
+) -> Tensor:
     """Cross entropy of the pixels that have a class.
 
     Args:
@@ -116,7 +119,7 @@ def pixel_text_loss(
         whole_maps: Whether `logits_of` looks at neighbours, so that pixels cannot be sampled before it.
 
     Returns:
-        ``pixel``; zero, with a gradient, where no pixel has a class.
+        A scalar, without its weight; zero, with a gradient, where no pixel has a class.
     """
     truth = torch.stack([class_map(t, size) for t in targets]).to(embeddings.device)
     if settings.candidates is not None:
@@ -131,7 +134,7 @@ def pixel_text_loss(
         logits = F.interpolate(logits_of(embeddings, text), size=size, mode="bilinear", align_corners=True)
     known = truth != IGNORED
     entropy = F.cross_entropy(logits.float(), truth, ignore_index=IGNORED, reduction="sum")
-    return {"pixel": settings.weight * entropy / known.sum().clamp(min=1)}
+    return entropy / known.sum().clamp(min=1)
 
 
 def _sample(truth: Tensor, count: int, balance: float) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from ovperception.text import TextClassifier
     from ovperception.training.targets import Targets
 
-__all__ = ["LSeg"]
+__all__ = ["LSeg", "LSegEncoding"]
+
+
+@dataclass(frozen=True)
+class LSegEncoding(PixelEncoding):
+    """Embeddings of pixels, with all that was learned.
+
+    Attributes:
+        frozen: (B, D, h, w), what the frozen CLIP says of them, of unit length; None where the head does not
+            weigh the two.
+    """
+
+    frozen: Tensor | None = None
 
 
 class LSeg(nn.Module):
@@ -49,6 +61,7 @@ class LSeg(nn.Module):
             nn.init.zeros_(self.decoder.head.weight)
             nn.init.zeros_(cast("Tensor", self.decoder.head.bias))
         self._seen_words = frozenset(config.seen_words)
+        self._keeps = config.keeps_frozen
         self.block: RegularisationBlock | None = None
         if config.arch_option:
             self.block = RegularisationBlock(
@@ -86,7 +99,7 @@ class LSeg(nn.Module):
         backbone.check_embed_dim(config.embed_dim)
         return cls(config)
 
-    def encode(self, backbone: Backbone, features: Features) -> PixelEncoding:
+    def encode(self, backbone: Backbone, features: Features) -> LSegEncoding:
         """The wordless half.
 
         Args:
@@ -104,14 +117,16 @@ class LSeg(nn.Module):
                 built for, or the input is no multiple of the trunk's patch.
         """
         if self.config.views is None:
-            return PixelEncoding(embeddings=self(features, self.read(backbone, features)))
+            return LSegEncoding(*self.both(features, self.read(backbone, features), plain=self._keeps))
         images = _pixels(features)
 
         def embed(some: Tensor) -> Tensor:
             looked = self._look(backbone, some)
-            return cast("Tensor", self(looked, self.read(backbone, looked)))
+            found = self.both(looked, self.read(backbone, looked), plain=self._keeps)
+            return torch.cat([f for f in found if f is not None], dim=1)
 
-        return PixelEncoding(embeddings=look_around(embed, images, self.config.views))
+        parts = look_around(embed, images, self.config.views).split(self.config.embed_dim, dim=1)
+        return LSegEncoding(*parts)
 
     def forward(self, features: Features, dense: Sequence[Tensor] = ()) -> Tensor:
         """One look, with gradients: features, and what `read` gave of them -> (B, D, h, w) of unit length."""
@@ -170,19 +185,19 @@ class LSeg(nn.Module):
         self, backbone: Backbone, features: Features, targets: list[Targets], text: TextClassifier
     ) -> dict[str, Tensor]:
         """Named, weighted losses of a batch; `loss_settings` holds weights and sampling."""
-        keep = self.loss_settings.keep
-        embeddings, plain = self.both(features, self.read(backbone, features), plain=keep > 0)
-        found = pixel_text_loss(
-            self.logits,
-            embeddings,
-            targets,
-            text,
-            features.image_size,
-            self.loss_settings,
-            whole_maps=self.block is not None,
-        )
-        if plain is not None:
-            found["keep"] = keep * apart(embeddings, plain)
+        settings = self.loss_settings
+        plain = settings.frozen > 0 or settings.keep > 0
+        embeddings, frozen = self.both(features, self.read(backbone, features), plain=plain)
+
+        def entropy(of: Tensor) -> Tensor:
+            size, whole_maps = features.image_size, self.block is not None
+            return pixel_text_loss(self.logits, of, targets, text, size, settings, whole_maps=whole_maps)
+
+        found = {"pixel": settings.weight * entropy(embeddings)}
+        if frozen is not None and settings.frozen:
+            found["frozen"] = settings.frozen * entropy(frozen)
+        if frozen is not None and settings.keep:
+            found["keep"] = settings.keep * apart(embeddings, frozen)
         return found
 
     def logits(self, embeddings: Tensor, text: TextClassifier) -> Tensor:
@@ -203,20 +218,37 @@ class LSeg(nn.Module):
             InvalidParameter: More than one image, or the encoding of another head.
         """
         encoding = one_image(encoding, PixelEncoding, "LSeg names the pixels of one image at a time")
+        embeddings, words = self._weighed(encoding, text)
         return TextPixelScores(
-            embeddings=encoding.embeddings[0],
-            text=text,
+            embeddings=embeddings,
+            text=words,
             scale=self.config.logit_scale,
             align_corners=True,
             refine=self.block if self.block is not None else self._discount(text),
             reach=self.config.applications,
         )
 
+    def _weighed(self, encoding: PixelEncoding, text: TextClassifier) -> tuple[Tensor, TextClassifier]:
+        """Both embeddings of a pixel side by side, and words that weigh them as they multiply."""
+        frozen = encoding.frozen if isinstance(encoding, LSegEncoding) else None
+        if frozen is None:
+            return encoding.embeddings[0], text
+        shares = torch.where(self._seen(text), self.config.seen_weight, self.config.unseen_weight)
+        counts = torch.tensor(text.synonym_counts)
+        share = shares.repeat_interleave(counts)[:, None].to(text.embeddings)
+        rows = torch.cat((share * text.embeddings, (1 - share) * text.embeddings), dim=1)
+        return torch.cat((encoding.embeddings[0], frozen[0])), replace(text, embeddings=rows)
+
+    def _seen(self, text: TextClassifier) -> Tensor:
+        """(K,) bool: the class shares a name or synonym, letter by letter, with the training vocabulary."""
+        return torch.tensor(
+            [not self._seen_words.isdisjoint(c.synonyms) for c in text.vocabulary.classes], dtype=torch.bool
+        )
+
     def _discount(self, text: TextClassifier) -> Callable[[Tensor], Tensor] | None:
         if not self.config.seen_discount:
             return None
-        seen = [not self._seen_words.isdisjoint(c.synonyms) for c in text.vocabulary.classes]
-        taken = torch.tensor(seen).float()[:, None, None] * self.config.seen_discount
+        taken = self._seen(text).float()[:, None, None] * self.config.seen_discount
         return lambda logits: logits - taken.to(logits)
 
 

@@ -106,13 +106,15 @@ def test_learning_keeps_near_the_clip() -> None:
     distances = {}
     for keep in (0.01, 20.0):
         head = reading_head(backbone).train()
-        head.loss_settings = replace(head.loss_settings, pixels=200, balance=0.5, candidates=3, keep=keep)
+        head.loss_settings = replace(
+            head.loss_settings, pixels=200, balance=0.5, candidates=3, frozen=0.5, keep=keep
+        )
         optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3)
         torch.manual_seed(1)
         history: list[dict[str, float]] = []
         for _ in range(15):
             losses = head.losses(backbone, features, [truth, truth], text)
-            assert set(losses) == {"pixel", "keep"}
+            assert set(losses) == {"pixel", "frozen", "keep"}
             optimiser.zero_grad()
             torch.stack([*losses.values()]).sum().backward()
             optimiser.step()
@@ -182,6 +184,34 @@ def test_a_discount_for_what_was_taught() -> None:
     torch.testing.assert_close(before - after, torch.tensor([1.5, 0, 1.5])[:, None, None].expand_as(before))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("views", [None, {"base": 64, "crop": 64, "flip": False}])
+def test_words_met_in_training_and_others_are_weighed_apart(views: dict[str, Any] | None) -> None:
+    backbone = pyramid_clip()
+    text = synonyms({"cat": 2, "dog": 1, "owl": 1})
+    head = reading_head(
+        backbone, seen_words=["cat 1", "owl"], seen_weight=0.75, unseen_weight=0.25, views=views
+    )
+    torch.nn.init.normal_(head.decoder.head.weight)  # what was learned
+    encoding = head.encode(backbone, backbone.features(torch.randn(1, 3, 64, 64)))
+    assert encoding.frozen is not None
+    scale = head.config.logit_scale
+    learned, frozen = (
+        text.reduce(scale * torch.einsum("td,dhw->thw", text.embeddings, e[0]), dim=0)
+        for e in (encoding.embeddings, encoding.frozen)
+    )
+    assert float((learned - frozen).abs().max()) > 1
+    share = torch.tensor([0.75, 0.25, 0.75])[:, None, None]
+    found = head.classify(encoding, text)
+    # Of a class with synonyms the best weighed one counts, which is no better than the best of each.
+    expected = share * learned + (1 - share) * frozen
+    torch.testing.assert_close(found.logits[1:], expected[1:], rtol=1e-4, atol=1e-4)
+    assert (found.logits[0] <= expected[0] + 1e-4).all()
+    assert encoding.clone().nbytes == 2 * encoding.embeddings.numel() * 4
+    alone = reading_head(backbone).encode(backbone, backbone.features(torch.randn(1, 3, 64, 64)))
+    assert alone.frozen is None
+
+
 def test_settings() -> None:
     backbone = pyramid_clip()
     head = reading_head(backbone)
@@ -197,6 +227,8 @@ def test_settings() -> None:
         {"read": {"surprise": 1}},
         {"read": 3},
         {"grow": 3},
+        {"seen_weight": 1.5},
+        {"read": None, "unseen_weight": 0.5},
         {"seen_discount": float("nan")},
         {"seen_discount": 1.0, "arch_option": 1},
     ):
