@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -153,14 +154,15 @@ def _run(config: ServeConfig, console: Console) -> None:
 
         torch.set_num_threads(config.threads)
     stop = _Stop()
-    models: list[ServedModel] = [
-        ovperception.load(name, device=config.device, dtype=config.dtype) for name in config.models
-    ]
-    server = Server(models, config, observers=[AccessLog()], on_fatal=stop.fail)
+    load = partial(ovperception.load, device=config.device, dtype=config.dtype)
+    models: list[ServedModel] = [load(name) for name in config.models]
+    server = Server(models, config, load=load, observers=[AccessLog()], on_fatal=stop.fail)
     server.start()
     _reload_on_hangup(server)
     names = ", ".join(served.name for served in models)
     console.print(f"listening on [bold]{server.address}[/bold] ({names} on {config.device})")
+    if server.admin_port:
+        console.print(f"models are loaded through {config.admin_host}:{server.admin_port}")
     if server.metrics_port:
         console.print(f"metrics on http://{config.metrics_host}:{server.metrics_port}/metrics")
     stop.wait()

@@ -20,15 +20,17 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+import ovperception
 from ovperception.errors import Unavailable
 from serving.config import ServerConfig
 from serving.engine import Engine
 from serving.gauges import Gauges, read_gauges
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
+from serving.model_admin import ModelLoader
 from serving.models import ModelSet, ServedModel
 from serving.security import Guard, Scope, Tokens
-from serving.services import PUBLIC_SERVICES, add_public_services
+from serving.services import ADMIN_SERVICES, PUBLIC_SERVICES, add_admin_services, add_public_services
 from serving.telemetry import Observer
 from serving.tls import server_credentials
 from serving.tracing import Tracing
@@ -37,6 +39,7 @@ __all__ = ["Server"]
 
 # Threads beyond the admitted calls: they refuse what is too much, and answer health checks meanwhile.
 _SPARE_THREADS = 8
+_ADMIN_THREADS = 4
 _LAST_REPLIES_S = 0.5
 _log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Server:
     Args:
         models: What to serve; the first is the default.
         config: Settings.
+        load: Makes a model of a name, for the admin port; None takes it from the catalogue, on the CPU.
         observers: Are told of every call, beside metrics and traces.
         on_fatal: Called, from some thread, when the device is lost: the server then refuses all calls, and
             is best ended.
@@ -63,6 +67,7 @@ class Server:
         models: Sequence[ServedModel],
         config: ServerConfig | None = None,
         *,
+        load: ModelLoader | None = None,
         observers: Sequence[Observer] = (),
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
@@ -80,10 +85,13 @@ class Server:
             thread_name_prefix="ovperception-call",
         )
         self._server = self._build()
+        self._admin_pool = ThreadPoolExecutor(_ADMIN_THREADS, thread_name_prefix="ovperception-admin")
+        self._admin = (
+            self._build_admin(load or ovperception.load) if self._config.admin_port is not None else None
+        )
         self._stopping = threading.Lock()
         self._stopped = False
-        self.port = 0
-        self.metrics_port = 0
+        self.port = self.admin_port = self.metrics_port = 0
 
     @property
     def address(self) -> str:
@@ -106,6 +114,9 @@ class Server:
         """
         try:
             self.port = self._bind(self._server, self._config.host, self._config.port)
+            if self._admin is not None:
+                wanted = self._config.admin_port or 0
+                self.admin_port = self._bind(self._admin, self._config.admin_host, wanted)
             if self._config.metrics_port is not None:
                 self.metrics_port = self._metrics.start(self._config.metrics_host, self._config.metrics_port)
         except Unavailable:
@@ -119,6 +130,8 @@ class Server:
             self.stop(0)
             raise
         self._set_health(serving=True)
+        if self._admin is not None:
+            self._admin.start()  # not before: one model at a time is warmed up
         _log.info("serving on %s", self.address)
         return self.port
 
@@ -133,9 +146,12 @@ class Server:
         # gRPC's own grace leaves calls that come in meanwhile hanging, so it begins when ours has ended.
         self._engine.admission.close()
         self._engine.admission.wait_until_idle(grace)
-        self._server.stop(min(grace, _LAST_REPLIES_S)).wait()
+        for server in (self._admin, self._server):
+            if server is not None:
+                server.stop(min(grace, _LAST_REPLIES_S)).wait()
         self._engine.close()
         self._pool.shutdown()
+        self._admin_pool.shutdown()
         self._metrics.stop()
         if self._tracing is not None:
             self._tracing.close()
@@ -167,18 +183,27 @@ class Server:
         self.stop()
 
     def _build(self) -> grpc.Server:
-        server = self._make("infer")
+        server = self._make("infer", self._pool)
         add_public_services(self._engine, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*PUBLIC_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
 
-    def _make(self, scope: Scope) -> grpc.Server:
+    def _build_admin(self, load: ModelLoader) -> grpc.Server:
+        server = self._make("admin", self._admin_pool)
+        add_admin_services(self._engine, server, load, self._report_model)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*ADMIN_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        return server
+
+    def _make(self, scope: Scope, pool: ThreadPoolExecutor) -> grpc.Server:
         """A server without services, whose callers need `scope`."""
         guard = Guard(scope, self._tokens, certificates=self._config.tls_client_ca is not None)
         return grpc.server(
-            self._pool, interceptors=[CallInterceptor(guard, self._observers)], options=_options(self._config)
+            pool, interceptors=[CallInterceptor(guard, self._observers)], options=_options(self._config)
         )
 
     def _bind(self, server: grpc.Server, host: str, port: int) -> int:
@@ -200,9 +225,15 @@ class Server:
 
     def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.ServingStatus
-        models = [f"models/{model.name}" for model in self._engine.models]
-        for name in ("", *PUBLIC_SERVICES, *models):
+        for name in ("", *PUBLIC_SERVICES):
             self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        for model in self._engine.models:
+            self._report_model(model.name, serving)
+
+    def _report_model(self, name: str, serving: bool) -> None:
+        """Tell by health, under ``models/NAME``, whether a model answers."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        self._health.set(f"models/{name}", status.SERVING if serving else status.NOT_SERVING)
 
 
 def _address(host: str, port: int) -> str:

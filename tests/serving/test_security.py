@@ -12,9 +12,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ovperception.errors import InvalidParameter, MissingFile, PermissionDenied, Unauthenticated
 from ovperception.v1 import perception_service_pb2 as pb
+from ovperception.v1.model_admin_service_pb2 import LoadModelRequest, UnloadModelRequest
+from ovperception.v1.model_admin_service_pb2_grpc import ModelAdminServiceStub
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.wire_errors import error_of
-from serving import ServerConfig
+from serving import Server, ServerConfig
 from serving.security import Tokens, caller, warnings_of
 from tests.serving.certificates import make_authority, sign
 from tests.serving.fake_model import FakeModel
@@ -262,3 +264,31 @@ def test_warnings(tmp_path, tokens_file):
     assert "chmod 600" in text
     assert "in clear" in text
     assert "admin_host" in "".join(warnings_of(ServerConfig(admin_host="10.0.0.1", admin_port=0)))
+
+
+def test_models_are_loaded_by_admins_on_a_port_of_their_own(tokens_file):
+    loaded = FakeModel("second")
+    config = ServerConfig(port=0, admin_port=0, tokens_file=tokens_file)
+    request = LoadModelRequest(name="second")
+    with (
+        Server([FakeModel()], config, load=lambda name: loaded) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.admin_port}") as channel,
+        grpc.insecure_channel(server.address) as public,
+    ):
+        admin, health = ModelAdminServiceStub(channel), health_pb2_grpc.HealthStub(public)
+        assert isinstance(_error(lambda: admin.LoadModel(request)), Unauthenticated)
+        assert isinstance(_error(lambda: admin.LoadModel(request, metadata=_bearer(ROBOT))), PermissionDenied)
+        with pytest.raises(grpc.RpcError) as caught:  # not served where everybody is
+            ModelAdminServiceStub(public).LoadModel(request, metadata=_bearer(OPERATOR))
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert _health(health, "models/fake") == "SERVING"
+        reply = admin.LoadModel(request, metadata=_bearer(OPERATOR))
+        assert reply.model.name == "second"
+        assert _health(health, "models/second") == "SERVING"
+        admin.UnloadModel(UnloadModelRequest(name="second"), metadata=_bearer(OPERATOR))
+        assert _health(health, "models/second") == "NOT_SERVING"
+
+
+def _health(stub, name):
+    reply = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
