@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ovperception.errors import Diverged, InvalidCheckpoint, ResourceExhausted
+from ovperception.errors import Diverged, InvalidCheckpoint, InvalidDataset, ResourceExhausted
 from ovperception.training.batches import BatchSource, batch_names, numbered_batches
 from ovperception.training.checkpoint import (
     load_checkpoint,
@@ -171,6 +171,7 @@ class TrainingRun:
 
         Raises:
             RunStopped: a signal asked to stop; the state is saved.
+            InvalidDataset: too much of the data is wrong; the state is saved.
             Diverged: too many steps had numbers that are not finite.
             ResourceExhausted: the last state could not be written.
         """
@@ -190,6 +191,11 @@ class TrainingRun:
                 task = progress.add_task("training", total=self.schedule.steps, completed=self.step, loss=0.0)
                 self._steps(wrapped, batches, source, stop, (progress, task))
             self.save()
+        except InvalidDataset:
+            # What was trained before the data went wrong is kept; of several processes, the others wait.
+            if self.world.size == 1:
+                self.save()
+            raise
         finally:
             for tracker in self._trackers:
                 tracker.close()
