@@ -11,10 +11,18 @@ from typing import Any
 from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
 from ovperception.preprocess import Preprocessing
 from ovperception.training.contrastive import TINY_CLIP, ContrastiveRecipe, train_contrastive
+from ovperception.training.data_recipe import DataRecipe, train_on_data
 from ovperception.training.gradients import GradientClip
 from ovperception.training.heads import HeadRecipe, bundle_head, train_head
 from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.mosaics import MosaicSampler
+from ovperception.training.paper_recipes import (
+    fcclip_coco,
+    lseg_ade20k,
+    my_data,
+    regionclip_coco,
+    regionclip_lvis,
+)
 from ovperception.training.recipe_files import with_overrides
 from ovperception.training.scene_pretraining import ScenePretraining, pretrain_on_scenes
 from ovperception.training.schedule import Schedule
@@ -140,9 +148,11 @@ def tiny_lseg() -> HeadRecipe:
             "grow": 1,
             "read": {"stages": ("res5", "res5/1", "res5/2")},
             "seen_words": scenes_vocabulary("base").texts,
+            "seen_weight": 0.5,
+            "unseen_weight": 0.0,
         },
-        loss={"pixels": 768, "balance": 0.5, "candidates": 160, "keep": 0.5},
-        schedule=Schedule(steps=4000, learning_rate=2e-3, warmup=60),
+        loss={"pixels": 768, "balance": 0.5, "candidates": 160, "frozen": 1.0, "keep": 2.0},
+        schedule=Schedule(steps=4000, learning_rate=1e-3, warmup=60),
     )
 
 
@@ -208,7 +218,12 @@ def _train_head(recipe: HeadRecipe) -> Path:
     return bundle_head(recipe, head, recipe.out / "tiny.safetensors", card)
 
 
+def _on_data(summary: str, settings: Callable[[], DataRecipe]) -> Recipe:
+    return Recipe(summary=summary, settings=settings, run=train_on_data)
+
+
 RECIPES: Mapping[str, Recipe] = {
+    "my-data": _on_data("your COCO-format file and folder of pictures: a head goes on learning", my_data),
     "tiny-clip": Recipe(
         summary="contrastive training of the tiny CLIP on captioned crops",
         settings=tiny_clip,
@@ -234,4 +249,8 @@ RECIPES: Mapping[str, Recipe] = {
         settings=tiny_lseg,
         run=_train_lseg,
     ),
+    "fcclip": _on_data("FC-CLIP on COCO panoptic, as published", fcclip_coco),
+    "regionclip": _on_data("RegionCLIP on OV-COCO: the published fine-tuning schedule", regionclip_coco),
+    "regionclip-lvis": _on_data("the same on LVIS base classes", regionclip_lvis),
+    "lseg": _on_data("LSeg on ADE20K, as published", lseg_ade20k),
 }
