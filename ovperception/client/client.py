@@ -1,69 +1,38 @@
-"""The connection to a server."""
+"""The client for threads."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 import numpy as np
-from grpc_status import rpc_status
 from numpy.typing import ArrayLike, NDArray
 
+from ovperception.client.connection import TLS, Connection, closed
+from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
 from ovperception.client.pictures import Transport, check_transport, picture_message
 from ovperception.client.remote_scene import RemoteScene
 from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
-from ovperception.errors import (
-    DeadlineExceeded,
-    InvalidParameter,
-    OVPError,
-    ResourceExhausted,
-    Unavailable,
-    Unsupported,
-)
+from ovperception.client.retries import Retries
+from ovperception.errors import OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.v1 import image_pb2, model_service_pb2, results_pb2
+from ovperception.v1 import image_pb2, model_service_pb2
 from ovperception.v1 import perception_service_pb2 as pb
 from ovperception.v1.model_service_pb2_grpc import ModelServiceStub
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.vocabulary import Vocabulary
-from ovperception.wire import read_embeddings
-from ovperception.wire_errors import error_of
 
 if TYPE_CHECKING:
     from ovperception.images import ImageSource
 
 __all__ = ["Client"]
 
-# Only what never reached a model is tried again, and only while most calls succeed.
-_RETRIES = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-}
-
-
-class _Reply(Protocol):
-    @property
-    def info(self) -> results_pb2.ResultInfo: ...
-
-
-A = TypeVar("A", bound=_Reply)
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Client:
@@ -82,9 +51,14 @@ class Client:
         timeout_s: How long a call may take in all.
         transport: How pixels go: ``raw``, ``png``, ``jpeg`` (lossy), or ``auto``, which is lossless.
         max_message_bytes: Largest request or reply.
+        max_pixels: Larger pictures are sent smaller, and answers brought back to their size; None does so
+            only with those that the server refuses for their size.
+        tls: Whom to trust and how to be known; True trusts whom this machine trusts; None means no TLS.
+        token: Bearer token, shown with each call.
 
     Raises:
-        InvalidParameter: `address`, `timeout_s` or `transport` cannot be.
+        InvalidParameter: One of these cannot be.
+        MissingFile: A certificate cannot be read.
     """
 
     def __init__(
@@ -95,20 +69,24 @@ class Client:
         timeout_s: float = 30.0,
         transport: Transport = "auto",
         max_message_bytes: int = 32 * 2**20,
+        max_pixels: int | None = None,
+        tls: TLS | bool | None = None,
+        token: str = "",
     ) -> None:
-        _check_address(address)
+        self._connection = Connection(
+            address=address,
+            tls=TLS() if tls is True else tls or None,
+            token=token,
+            timeout_s=timeout_s,
+            max_message_bytes=max_message_bytes,
+        )
         check_transport(transport)
-        if not timeout_s > 0:
-            raise InvalidParameter(
-                "The timeout is no time", field="timeout_s", expected="more than 0", got=timeout_s
-            )
         self.address = address
         self.model = model or ""
-        self._timeout_s = timeout_s
-        self._transport = transport
-        self._max_message_bytes = max_message_bytes
-        self._local = _is_local(address)
-        self._channel = grpc.insecure_channel(address, options=self._options())
+        self._transport: Transport = transport
+        self._questions = Questions(self.model, max_pixels)
+        self._retries = Retries()
+        self._channel = self._connection.channel()
         self.perception = PerceptionServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
         self._last = threading.local()
@@ -165,25 +143,21 @@ class Client:
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
-        request = pb.EmbedTextRequest(model=self.model, texts=texts)
-        return read_embeddings(self.ask(self.perception.EmbedText, request).embeddings)
+        return self.run(self._questions.embed_text(texts))
 
     def embed_image(self, image: ImageSource) -> NDArray[np.float32]:
         """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
-        request = pb.EmbedImageRequest(model=self.model, image=self._picture(image))
-        (vector,) = read_embeddings(self.ask(self.perception.EmbedImage, request).embedding)
-        return np.asarray(vector, np.float32)
+        return self.run(self._questions.embed_image(RemoteImage(self._picture(image))))
 
     def scene(self, image: ImageSource) -> RemoteScene:
         """An image to ask one question about: it is sent with each, and the server keeps nothing."""
-        return RemoteScene(self, self._picture(image))
+        return RemoteScene(self, self._questions, RemoteImage(self._picture(image)))
 
     def encode(self, image: ImageSource) -> RemoteScene:
         """Encode an image once, to ask many questions about it."""
-        picture = self._picture(image)
-        request = pb.EncodeImageRequest(model=self.model, image=picture)
-        info = self.ask(self.perception.EncodeImage, request).info.image
-        return RemoteScene(self, picture, image_id=info.image_id, size=(info.height, info.width))
+        remote = RemoteImage(self._picture(image))
+        self.run(self._questions.encode(remote))
+        return RemoteScene(self, self._questions, remote)
 
     def server_info(self) -> ServerInfo:
         """What the server serves, and its limits."""
@@ -216,79 +190,62 @@ class Client:
     ) -> None:
         self.close()
 
-    def ask(self, method: Callable[..., A], request: object) -> A:
-        """Call a method of the service whose reply tells about itself, and remember what it told.
-
-        Raises:
-            OVPError: Of the class that the server raised.
-        """
-        started = time.perf_counter()
-        reply = self.call(method, request)
-        self._last.reply = read_reply(reply.info, 1e3 * (time.perf_counter() - started))
-        return reply
-
-    def call(self, method: Callable[..., R], request: object) -> R:
-        """Call any method of the service.
+    def run(self, dialogue: Dialogue[T]) -> T:
+        """Carry a dialogue to its end, and remember what the last reply told of itself.
 
         Raises:
             OVPError: Of the class that the server raised.
         """
         try:
-            return method(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise self._explain(error) from None
-        except ValueError as error:
-            if "closed channel" not in str(error):
-                raise
-            raise Unavailable("This client was closed", mend="Make a new one") from None
+            ask = next(dialogue)
+            while True:
+                started = time.perf_counter()
+                try:
+                    reply = self.call(getattr(self.perception, ask.method), ask.request)
+                except OVPError as error:
+                    ask = dialogue.throw(error)
+                    continue
+                if hasattr(reply, "info"):
+                    self._last.reply = read_reply(reply.info, 1e3 * (time.perf_counter() - started))
+                ask = dialogue.send(reply)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+    def call(self, method: Callable[..., R], request: object) -> R:
+        """Call any method of the service, and again where that may help and there is time.
+
+        Raises:
+            OVPError: Of the class that the server raised.
+        """
+        deadline_s = time.monotonic() + self._connection.timeout_s
+        attempt = 0
+        while True:
+            attempt += 1
+            left_s = deadline_s - time.monotonic()
+            try:
+                reply = method(request, timeout=max(left_s, 1e-3), metadata=self._connection.metadata)
+            except grpc.RpcError as error:
+                ours = self._explain(error)
+            except ValueError as error:
+                if "closed channel" not in str(error):
+                    raise
+                raise closed() from None
+            else:
+                self._retries.success()
+                return reply
+            wait_s = self._retries.delay_s(ours, attempt, deadline_s - time.monotonic())
+            if wait_s is None:
+                raise ours
+            time.sleep(wait_s)
 
     def _picture(self, image: ImageSource) -> image_pb2.Image:
-        limit = self._max_message_bytes
-        return picture_message(image, self._transport, local=self._local, max_bytes=limit)
-
-    def _options(self) -> list[tuple[str, Any]]:
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", self._max_message_bytes),
-            ("grpc.max_send_message_length", self._max_message_bytes),
-            ("grpc.service_config", json.dumps(_RETRIES)),
-        ]
-        if self._local:
-            options.append(("grpc.enable_http_proxy", 0))
-        return options
+        limit = self._connection.max_message_bytes
+        return picture_message(image, self._transport, local=self._connection.local, max_bytes=limit)
 
     def _explain(self, error: Any) -> OVPError:
-        """The error a call ended with, as ours."""
-        status = rpc_status.from_call(error)
-        if status is not None and (ours := error_of(status)) is not None:
-            return ours
-        code, details = error.code(), error.details() or ""
-        if code == grpc.StatusCode.UNAVAILABLE:
-            return self._unreachable(details)
-        if code == grpc.StatusCode.CANCELLED:
-            what = "The call was ended by the server, or by closing this client"
-            return Unavailable(what, got=details, mend="Try again")
-        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            if not self._connected():
-                return self._unreachable(f"nothing for {self._timeout_s:g} s")
-            return DeadlineExceeded(
-                f"The server did not answer within {self._timeout_s:g} s", mend="Allow more with timeout_s"
-            )
-        if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-            return ResourceExhausted(
-                "The message is larger than the client or the server allows",
-                got=details,
-                mend="Send a smaller image, or one encoded as JPEG or PNG",
-            )
-        if code == grpc.StatusCode.UNIMPLEMENTED:
-            return Unsupported(f"The server at {self.address} has no such method", got=details)
-        return OVPError(f"The call failed with {code.name}", got=details)
-
-    def _unreachable(self, got: str) -> Unavailable:
-        return Unavailable(
-            f"The server at {self.address} cannot be reached",
-            got=got,
-            mend="Check the address, and that `ovp serve` runs there",
-        )
+        late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        return self._connection.explain(error, connected=not late or self._connected())
 
     def _connected(self) -> bool:
         try:
@@ -296,15 +253,3 @@ class Client:
         except grpc.FutureTimeoutError:
             return False
         return True
-
-
-def _check_address(address: str) -> None:
-    host, colon, port = address.rpartition(":")
-    if address.startswith("unix:") or (host and colon and port.isdigit() and int(port) <= 65535):
-        return
-    raise InvalidParameter("No such address", field="address", expected="HOST:PORT or unix:PATH", got=address)
-
-
-def _is_local(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return address.startswith("unix:") or host in {"localhost", "::1"} or host.startswith("127.")

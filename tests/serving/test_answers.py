@@ -229,7 +229,7 @@ def test_encode_once_ask_many(client, model, picture):
         scene.heatmap("x")
     assert len(model.batches) == before + 2  # one of them the local one
     stub = PerceptionServiceStub(grpc.insecure_channel(client.address))
-    request = pb.ComputeHeatmapRequest(image=im.Image(image_id=scene._image_id or "images/gone"), text="x")
+    request = pb.ComputeHeatmapRequest(image=im.Image(image_id=scene.image_id or "images/gone"), text="x")
     with pytest.raises(grpc.RpcError) as caught:
         stub.ComputeHeatmap(request)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
