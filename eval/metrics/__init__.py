@@ -25,6 +25,10 @@ typed error; what is odd but harmless is counted in ``warnings``, which `warning
 from eval.metrics.ap_engine import ENGINES, APEngine, APTask, EngineName, IoUKind, ap_engine
 from eval.metrics.confusion import ConfusionMatrix
 from eval.metrics.detection import COCO_LIMITS, score_coco, score_lvis
+from eval.metrics.few_shot import FewShotIoU
+from eval.metrics.label_files import score_label_files
+from eval.metrics.label_images import LabelCoding
+from eval.metrics.panoptic_files import PanopticFiles, read_panoptic_files, score_panoptic_files
 from eval.metrics.panoptic_quality import PanopticQuality, PanopticSegment, Quality, Tally
 from eval.metrics.precision_recall import IOU_THRESHOLDS, RECALL_POINTS, PrecisionRecall
 from eval.metrics.scores import (
@@ -55,8 +59,11 @@ __all__ = [
     "ConfusionMatrix",
     "DetectionScores",
     "EngineName",
+    "FewShotIoU",
     "FewShotScores",
     "IoUKind",
+    "LabelCoding",
+    "PanopticFiles",
     "PanopticQuality",
     "PanopticScores",
     "PanopticSegment",
@@ -68,8 +75,11 @@ __all__ = [
     "ap_engine",
     "iou_per_class",
     "miou",
+    "read_panoptic_files",
     "score_coco",
+    "score_label_files",
     "score_lvis",
+    "score_panoptic_files",
     "score_semantic",
     "scores_json",
     "warning_lines",

@@ -50,10 +50,8 @@ def _array(values: list[Any], name: str, what: str) -> NDArray[Any]:
         array = np.asarray(values)
     except (ValueError, OverflowError):  # rows of several lengths, or an integer beyond 64 bits
         array = np.asarray(0, dtype=object)
-    if array.ndim != 1 or array.dtype.kind not in "iuf":
-        index = next(
-            (i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, int | float)), 0
-        )
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or bool in set(map(type, values)):
+        index = next((i for i, value in enumerate(values) if not _is_number(value)), 0)
         raise InvalidDataset(
             f"This {name} is not a number", field=f"{what}[{index}].{name}", got=repr(values[index])
         )
@@ -123,6 +121,8 @@ def box_column(rows: Sequence[Record], what: str) -> NDArray[np.float64]:
     values = _values(rows, "bbox", what)
     try:
         fits = set(map(len, values)) == {4}
+        # NumPy would read text as a number.
+        fits = fits and not set(map(type, chain.from_iterable(values))) & {str, bytes, bool}
         column = np.fromiter(chain.from_iterable(values), np.float64).reshape(-1, 4) if fits else None
     except (TypeError, ValueError):
         column = None
@@ -149,6 +149,8 @@ def box_column(rows: Sequence[Record], what: str) -> NDArray[np.float64]:
 
 
 def _is_box(box: object) -> bool:
-    if not isinstance(box, Sequence) or isinstance(box, str | bytes) or len(box) != 4:
-        return False
-    return all(isinstance(side, int | float) and not isinstance(side, bool) for side in box)
+    return isinstance(box, Sequence) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -85,11 +85,11 @@ class ConfusionMatrix:
         judged = rows != ignore_label
         count = len(self.counts)
         rows = _checked(rows[judged], "truth", ignore_label, count)
-        columns = columns[judged].astype(np.int64)
-        columns[columns == undecided_label] = count
-        if columns.size and not 0 <= columns.min() <= columns.max() <= count:
-            raise _no_class("predicted", columns, undecided_label, count)
-        self._count(rows * (count + 1) + columns, pixels[judged])
+        columns = columns[judged]
+        decided = columns != undecided_label
+        cells = np.full(len(columns), count, np.int64)
+        cells[decided] = _checked(columns[decided], "predicted", undecided_label, count)
+        self._count(rows * (count + 1) + cells, pixels[judged])
         self.images += 1
 
     def _count(self, cells: NDArray[np.int64], pixels: NDArray[np.int64]) -> None:

@@ -67,7 +67,7 @@ def read_results(
 
     Args:
         source: a path, gzipped or not, or its content: a list of objects with "image_id", "category_id",
-            "score" and "bbox" or "segmentation".
+            "score" and "bbox" or "segmentation"; or an annotation file whose objects have scores.
         truth: what it answers.
         masks: masks are judged, and boxes not looked at; otherwise boxes.
         cap: a protocol's limits, applied before classes that are not known are left out.
@@ -77,7 +77,10 @@ def read_results(
         InvalidDataset: it is no result file, an image is not among the annotated ones, a score is NaN, or a
             box or mask is misshaped.
     """
-    rows = records(read_json(source) if isinstance(source, str | Path) else source, "results")
+    content = read_json(source) if isinstance(source, str | Path) else source
+    if isinstance(content, Mapping) and "annotations" in content:
+        content = content["annotations"]
+    rows = records(content, "results")
     warnings: Counter[str] = Counter()
     image_ids = integer_column(rows, "image_id", "results")
     _check_images(image_ids, truth)
