@@ -1,0 +1,256 @@
+"""Protocols of maps: semantic and panoptic, trained on COCO or training-free, and the zero-shot folds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eval.protocols.protocol import (
+    PQ,
+    Background,
+    EvaluationProtocol,
+    FewShot,
+    MeanIoU,
+    Resolution,
+    Window,
+)
+
+__all__ = ["segmentation_protocols"]
+
+_FC_CLIP = ("github:bytedance/fc-clip@2b0bbe2",)
+_LARGE = Resolution(shortest_edge=800, longest_edge=1333)
+_STREET = Resolution(shortest_edge=1024, longest_edge=2560)
+_NOT_JUDGED = Background(rule="not_judged")
+_IS_CLASS = Background(rule="class")
+_VOID_AND_CROWD = "void; unmatched segments that lie by more than half on void or on a crowd of their class"
+
+
+def segmentation_protocols() -> Iterator[EvaluationProtocol]:
+    """All of them."""
+    yield from _semantic()
+    yield from _panoptic()
+    yield from _training_free()
+    yield from _folds()
+
+
+def _semantic() -> Iterator[EvaluationProtocol]:
+    """FC-CLIP's table, which the open-vocabulary papers that train on COCO share."""
+    none = Background()
+    rows = (
+        ("ade20k_150", "ade20k_150", "validation", "ade20k_150", none, "PNG value 0", _LARGE, ""),
+        ("ade20k_847", "ade20k_847", "validation", "ade20k_847", none, "65535", _LARGE, ""),
+        (
+            "pascal_context_59",
+            "pascal_context_59",
+            "val",
+            "pascal_context_59",
+            _NOT_JUDGED,
+            "background, 255",
+            _LARGE,
+            "",
+        ),
+        (
+            "pascal_context_459",
+            "pascal_context_459",
+            "val",
+            "pascal_context_459",
+            none,
+            "65535 (0 in the original files)",
+            _LARGE,
+            "345 of the 459 classes occur in val: the averaging rules differ here",
+        ),
+        (
+            "pascal_voc_20",
+            "pascal_voc_20",
+            "val",
+            "pascal_voc_20",
+            _NOT_JUDGED,
+            "background, 255",
+            _LARGE,
+            "easy: saturates above 95, no headline",
+        ),
+        (
+            "pascal_voc_21",
+            "pascal_voc_21",
+            "val",
+            "pascal_voc_21",
+            _IS_CLASS,
+            "255",
+            _LARGE,
+            "72 words stand for the background",
+        ),
+        ("cityscapes_semantic", "cityscapes", "val", "cityscapes_19", none, "train id 255", _STREET, ""),
+        ("mapillary_semantic", "mapillary", "validation", "mapillary_65", none, "label 65", _STREET, ""),
+        (
+            "coco_stuff",
+            "coco_stuff",
+            "val",
+            "coco_stuff_171",
+            none,
+            "255",
+            _LARGE,
+            "pixel maps of the 164k release",
+        ),
+        (
+            "coco_semantic",
+            "coco_panoptic",
+            "val",
+            "coco_panoptic_133",
+            none,
+            "void",
+            _LARGE,
+            "labels derived from the panoptic maps; FC-CLIP's training classes",
+        ),
+    )
+    for name, data, split, vocabulary, background, ignore, resolution, notes in rows:
+        yield _map(name, data, split, vocabulary, background, ignore, resolution, notes)
+    yield EvaluationProtocol(
+        name="pascal_voc_20b",
+        title="PASCAL VOC 20 and background, asked with the names of PASCAL Context 59 (OVSeg, CAT-Seg)",
+        data="pascal_voc_20b",
+        split="val",
+        vocabulary="pascal_voc_20b",
+        asked="pascal_context_59",
+        templates="vild_14",
+        task="semantic",
+        metric=MeanIoU(),
+        headline="mIoU",
+        background=Background(rule="other_names"),
+        ignore="255",
+        resolution=_LARGE,
+        source=("github:cvlab-kaist/CAT-Seg",),
+        notes="answers of the 39 names that VOC lacks count as background",
+    )
+
+
+def _map(
+    name: str,
+    data: str,
+    split: str,
+    vocabulary: str,
+    background: Background,
+    ignore: str,
+    resolution: Resolution,
+    notes: str,
+) -> EvaluationProtocol:
+    return EvaluationProtocol(
+        name=name,
+        title=f"{data}, one class a pixel",
+        data=data,
+        split=split,
+        vocabulary=vocabulary,
+        templates="vild_14",
+        task="semantic",
+        metric=MeanIoU(averaging="detectron2"),
+        headline="mIoU",
+        background=background,
+        ignore=ignore,
+        resolution=resolution,
+        source=_FC_CLIP,
+        notes=notes,
+    )
+
+
+def _panoptic() -> Iterator[EvaluationProtocol]:
+    rows = (
+        ("coco_panoptic", "coco_panoptic", "val", "coco_panoptic_133", _LARGE),
+        ("ade20k_150_panoptic", "ade20k_150_panoptic", "validation", "ade20k_150", _LARGE),
+        ("cityscapes_panoptic", "cityscapes", "val", "cityscapes_19", _STREET),
+        ("mapillary_panoptic", "mapillary_panoptic", "validation", "mapillary_65", _STREET),
+    )
+    for name, data, split, vocabulary, resolution in rows:
+        yield EvaluationProtocol(
+            name=name,
+            title=f"{data}, things and stuff",
+            data=data,
+            split=split,
+            vocabulary=vocabulary,
+            templates="vild_14",
+            task="panoptic",
+            metric=PQ(),
+            headline="PQ",
+            groups=("things", "stuff"),
+            ignore=_VOID_AND_CROWD,
+            resolution=resolution,
+            source=(*_FC_CLIP, "github:cocodataset/panopticapi@7bb4655"),
+        )
+
+
+def _training_free() -> Iterator[EvaluationProtocol]:
+    """The eight columns of ProxyCLIP, Trident and others, by mmsegmentation."""
+    small, wide = Resolution(shortest_edge=336), Resolution(shortest_edge=448)
+    rows = (
+        (
+            "voc21",
+            "pascal_voc_21",
+            "val",
+            "pascal_voc_21_plain",
+            Background(rule="threshold", threshold=0.2),
+            "255",
+        ),
+        (
+            "context60",
+            "pascal_context_60",
+            "val",
+            "pascal_context_60",
+            Background(rule="threshold", threshold=0.15),
+            "255",
+        ),
+        (
+            "object",
+            "coco_object",
+            "val",
+            "coco_object_81",
+            Background(rule="threshold", threshold=0.25),
+            "nothing: unlabelled is background",
+        ),
+        ("voc20", "pascal_voc_20", "val", "pascal_voc_20", _NOT_JUDGED, "background, 255"),
+        ("context59", "pascal_context_59", "val", "pascal_context_59", _NOT_JUDGED, "background, 255"),
+        ("stuff", "coco_stuff", "val", "coco_stuff_171", Background(), "255"),
+        ("cityscapes", "cityscapes", "val", "cityscapes_19", Background(), "255"),
+        ("ade", "ade20k_150", "validation", "ade20k_150", Background(), "PNG value 0"),
+    )
+    for short, data, split, vocabulary, background, ignore in rows:
+        street = short == "cityscapes"
+        yield EvaluationProtocol(
+            name=f"training_free_{short}",
+            title=f"{data}, training-free family",
+            data=data,
+            split=split,
+            vocabulary=vocabulary,
+            templates="openai_imagenet_80",
+            task="semantic",
+            metric=MeanIoU(averaging="mmseg"),
+            headline="mIoU",
+            background=background,
+            ignore=ignore,
+            resolution=wide if street else small,
+            window=Window(size=224 if street else 336, stride=112),
+            source=("github:mc-lan/ProxyCLIP@05c3c18:configs",),
+            notes="sizes, windows and word lists differ between papers; PAMR, if used, is another row",
+        )
+
+
+def _folds() -> Iterator[EvaluationProtocol]:
+    rows = [
+        (f"pascal_5i_{fold}", f"PASCAL-5i, fold {fold}", "255, the borders of objects") for fold in range(4)
+    ]
+    rows += [(f"coco_20i_{fold}", f"COCO-20i, fold {fold}", "nothing") for fold in range(4)]
+    rows += [("fss_1000", "FSS-1000, 240 test classes", "nothing")]
+    for name, title, ignore in rows:
+        yield EvaluationProtocol(
+            name=name,
+            title=f"{title}: one class in one picture, zero-shot",
+            data=name,
+            split="test",
+            vocabulary="the classes of the fold",
+            templates="none",
+            task="semantic",
+            metric=FewShot(),
+            headline="mIoU",
+            background=Background(rule="class"),
+            ignore=ignore,
+            resolution=Resolution(shortest_edge=480, square=True),
+            source=("github:isl-org/lang-seg@bb00b21:fewshot_data, test_lseg_zs.py",),
+            notes='asked with "others" and the class; LSeg compares masks at 480 x 480'
+            + ("; it draws 1,000 pairs at random, here all are taken" if name.startswith("coco") else ""),
+        )
