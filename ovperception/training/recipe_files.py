@@ -173,16 +173,14 @@ def _read_union(value: Any, options: tuple[Any, ...], current: Any, path: str) -
     if NoneType in options and (value is None or value == "none"):
         return None
     choices = [option for option in options if option is not NoneType]
-    for option in choices:  # the one that stands there first
-        if dataclasses.is_dataclass(option) and isinstance(option, type) and isinstance(current, option):
-            return _read(value, option, current, path)
+    stands = [c for c in choices if dataclasses.is_dataclass(c) and type(current) is c]
     errors = []
-    for option in choices:
+    for option in [*stands, *(c for c in choices if c not in stands)]:
         try:
-            return _read(value, option, current, path)
+            return _read(value, option, current if option in stands else None, path)
         except InvalidParameter as error:
             errors.append(error)
-    raise errors[-1]
+    raise errors[0]
 
 
 def _read_mapping(value: Any, hint: Any, current: Any, path: str) -> Any:
