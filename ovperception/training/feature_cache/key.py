@@ -13,6 +13,7 @@ from ovperception.errors import InvalidCheckpoint, InvalidParameter, Unsupported
 
 if TYPE_CHECKING:
     from ovperception.backbones.base import Backbone
+    from ovperception.preprocess import Preprocessing
     from ovperception.training.labelled_batches import LabelledViews
 
 __all__ = ["CacheDtype", "CacheKey", "cache_key"]
@@ -30,7 +31,7 @@ class CacheKey:
         stages: names of the maps that are kept.
         dtype: type they are kept in.
         frame: (height, width) of the network input.
-        preprocessing: as `Preprocessing.to_dict` gives it.
+        preprocessing: as `Preprocessing.to_dict` gives it, without its sizes: the augmentation resizes.
         augmentation: as `Augmentation.to_dict` gives it.
         seed: of the augmentation.
         views: of each picture.
@@ -145,7 +146,7 @@ def cache_key(
         stages=chosen,
         dtype=dtype,
         frame=views.frame,
-        preprocessing=dict(views.preprocessing.to_dict()),
+        preprocessing=_without_sizes(views.preprocessing),
         augmentation=views.augmentation.to_dict(),
         seed=views.seed,
         views=views.views,
@@ -153,3 +154,7 @@ def cache_key(
         data=views.source.digest(),
         classes=views.source.classes.content_hash,
     )
+
+
+def _without_sizes(preprocessing: Preprocessing) -> dict[str, Any]:
+    return dict(dataclasses.replace(preprocessing, shortest_edge=None, longest_edge=None).to_dict())

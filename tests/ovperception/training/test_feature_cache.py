@@ -238,6 +238,9 @@ def test_a_cache_of_other_weights_or_data_is_refused(
     with pytest.raises(InvalidCheckpoint, match="of another computed_in and dtype"):
         open_cache(exported, key=cache_key(make_views(data), backbone, bfloat16=True, dtype="bf16"))
     open_cache(exported, key=cache_key(make_views(data), backbone, stages=("res5",)))
+    # How the finished model resizes pictures says nothing about views.
+    resizing = dataclasses.replace(make_views(data).preprocessing, shortest_edge=640, longest_edge=900)
+    open_cache(exported, key=cache_key(make_views(data, preprocessing=resizing), backbone))
     with pytest.raises(MissingFile, match="holds no features"):
         open_cache(tmp_path)
 
