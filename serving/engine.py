@@ -220,16 +220,23 @@ class Call:
         """The picture of a request."""
         return self._decode(self._open(image), lambda pixels: pixels)
 
-    def ask(self, question: Callable[[], T], words: Vocabulary | None = None) -> T:
+    def ask(
+        self,
+        question: Callable[[], T],
+        words: Vocabulary | None = None,
+        *,
+        model: ServedModel | None = None,
+    ) -> T:
         """Run a question on the model's thread.
 
         Args:
             question: Asks.
             words: What it asks with, if anything: new words are encoded before, a few at a time, while others
                 have their turns.
+            model: Whom it asks; None: the call's model.
         """
         if words is not None:
-            self._learn(words)
+            self._learn(model or self.model, words)
         done = self._wait(self._engine.worker.ask(question, self._terms))
         self.timing.classify_ms += done.run_ms
         return done.value
@@ -335,8 +342,8 @@ class Call:
         self._engine.kept.add(kept.image_id, model, done.value)
         return done.value
 
-    def _learn(self, words: Vocabulary) -> None:
-        steps = self.model.learn(words)
+    def _learn(self, model: ServedModel, words: Vocabulary) -> None:
+        steps = model.learn(words)
         if steps is not None:
             done = self._wait(self._engine.worker.learn(steps, self._terms))
             self.timing.classify_ms += done.run_ms

@@ -53,7 +53,7 @@ class Question(Generic[T]):
 
     def answer(self, call: Call, scene: ServedScene) -> tuple[pb.PerceiveAnswer, bool]:
         """Ask about a scene of the question's model."""
-        found = call.ask(partial(self.ask, scene), self.words)
+        found = call.ask(partial(self.ask, scene), self.words, model=self.model)
         with call.encoding():
             message, truncated = self.write(found)
             message.model = self.model.name

@@ -6,7 +6,9 @@ whatever model they are meant for and whatever they will be asked, up to a numbe
 Images of other sizes are not padded to join it: their features would depend on their neighbours.
 
 A question costs a fraction of an image, so questions go first, but when images wait for no longer than the
-last batch took. New words are encoded last, a few at a time between two batches.
+last batch took. The calls whose images were just looked at are about to ask: the thread gives them a moment
+to wake up before it begins the next batch, or their answers would have to wait for all of that too. New words
+are encoded last, a few at a time between two batches.
 
 One thread because compiled modules and CUDA graphs must be called from the thread that made them, and
 because on a CPU two forward passes at once are slower than one after the other.
@@ -35,6 +37,8 @@ __all__ = ["Counters", "Seen", "Worker"]
 
 T = TypeVar("T")
 _SHORTEST_TURN_S = 0.02
+_LONGEST_HANDOVER_S = 0.005
+_HANDOVER_SHARE = 0.1  # of what the last batch took
 _FAILURES_BEFORE_PROBE = 4
 _log = logging.getLogger(__name__)
 
@@ -106,6 +110,7 @@ class Worker:
         self._lessons: FairQueue[_Lesson] = FairQueue()
         self._pace = Pace()
         self._asking_s = 0.0  # spent on questions since the last batch
+        self._owed = 0  # calls whose images were looked at last and that have not asked yet
         self._batch_s = 0.0
         self._taught = False  # since the last batch
         self._busy_until_s = 0.0
@@ -171,6 +176,8 @@ class Worker:
             if self._refusal is not None:
                 raise self._refusal
             queue.put(job)
+            if queue is self._questions and self._owed:
+                self._owed -= 1
             self._wake.notify()
         # Not under the lock: a job that has ended meanwhile calls back at once.
         job.future.add_done_callback(partial(self._forget, queue, job))
@@ -207,6 +214,7 @@ class Worker:
                 self._wake.wait()
             if self._refusal is not None:
                 return None
+            self._hand_over()
             turn_s = max(self._batch_s, _SHORTEST_TURN_S)
             if self._questions and not (self._images and self._asking_s >= turn_s):
                 return self._questions.take()
@@ -215,6 +223,14 @@ class Worker:
                 return self._lessons.take()
             self._asking_s, self._taught = 0.0, False
             return self._take_batch()
+
+    def _hand_over(self) -> None:
+        """Wait, a little, for the questions of the calls that the last batch has let go on."""
+        if self._owed and not self._questions:
+            patience_s = min(_LONGEST_HANDOVER_S, _HANDOVER_SHARE * self._batch_s)
+            self._wake.wait_for(lambda: self._questions or self._refusal, patience_s)
+            if not self._questions:
+                self._owed = 0
 
     def _take_batch(self) -> list[_Image]:
         """The image whose turn it is, and others that can go with it."""
@@ -285,6 +301,7 @@ class Worker:
             _log.warning("a batch of %d failed (%s); it is tried in halves", len(batch), error)
         else:
             self._failures = 0
+            self._owed += len(batch)
             self.counters.images += len(batch)
             for job, value in zip(batch, seen, strict=True):
                 job.future.set_result(job.done(value, started, len(batch)))

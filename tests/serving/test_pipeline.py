@@ -236,6 +236,23 @@ def test_an_interactive_call_goes_before_bulk(start):
     assert "interactive" in [work[0].priority for work in taken if isinstance(work, list)][:2]
 
 
+def test_who_was_looked_at_is_answered_before_the_next_batch(start, monkeypatch):
+    monkeypatch.setattr("serving.worker._LONGEST_HANDOVER_S", 5.0)
+    monkeypatch.setattr("serving.worker._HANDOVER_SHARE", 1e6)
+    model = FakeModel()
+    engine = start(model, max_batch=2)
+    order, look = [], model.look
+    model.look = lambda pictures: order.append("look") or look(pictures)
+    model.hold()
+    _, calls = _in_threads([lambda: _see(engine, model, ask=lambda scene: order.append("answer"))] * 5)
+    _wait_for(lambda: engine.worker.depths()["images"] >= 3)
+    model.release()
+    for call in calls:
+        call.result(10)
+    for batch in "".join(word[0] for word in order).split("l")[1:]:
+        assert batch in {"a", "aa"}
+
+
 def test_an_unknown_priority_is_refused(start):
     engine = start()
     with pytest.raises(InvalidParameter) as caught:
