@@ -14,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ovperception.client.connection import TLS, Connection, closed
 from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
+from ovperception.client.perceptions import Output, Perception, output_messages
 from ovperception.client.pictures import Transport, check_transport, picture_message
 from ovperception.client.remote_scene import RemoteScene
 from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
 from ovperception.client.retries import Retries
+from ovperception.client.stream import Policy, Stream
 from ovperception.errors import OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import image_pb2, model_service_pb2
@@ -73,7 +75,7 @@ class Client:
         tls: TLS | bool | None = None,
         token: str = "",
     ) -> None:
-        self._connection = Connection(
+        self.connection = Connection(
             address=address,
             tls=TLS() if tls is True else tls or None,
             token=token,
@@ -84,9 +86,9 @@ class Client:
         self.address = address
         self.model = model or ""
         self._transport: Transport = transport
-        self._questions = Questions(self.model, max_pixels)
-        self._retries = Retries()
-        self._channel = self._connection.channel()
+        self.questions = Questions(self.model, max_pixels)
+        self.retries = Retries()
+        self._channel = self.connection.channel()
         self.perception = PerceptionServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
         self._last = threading.local()
@@ -143,21 +145,69 @@ class Client:
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
-        return self.run(self._questions.embed_text(texts))
+        return self.run(self.questions.embed_text(texts))
 
     def embed_image(self, image: ImageSource) -> NDArray[np.float32]:
         """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
-        return self.run(self._questions.embed_image(RemoteImage(self._picture(image))))
+        return self.run(self.questions.embed_image(RemoteImage(self.picture(image))))
+
+    def perceive(
+        self,
+        images: Sequence[ImageSource],
+        words: Sequence[str] | Vocabulary | None = None,
+        *,
+        outputs: Sequence[Output] = ("detect",),
+    ) -> list[Perception | OVPError]:
+        """Several outputs of each of several images, each in one pass through the backbone.
+
+        Args:
+            images: The images; together they must fit into a message.
+            words: The classes; None where no output needs any.
+            outputs: What to be told about each image: names, or `Detect`, `Semantic`, `Panoptic`, `Heatmap`.
+
+        Returns:
+            One for each image, in order: the answers, or the error of an image that failed.
+        """
+        pictures = [self.picture(image) for image in images]
+        return self.run(self.questions.perceive(pictures, words, outputs))
+
+    def stream(
+        self,
+        words: Sequence[str] | Vocabulary | None = None,
+        *,
+        outputs: Sequence[Output] = ("detect",),
+        policy: Policy = "drop_oldest",
+        max_in_flight: int = 4,
+        frame_timeout_s: float | None = None,
+    ) -> Stream:
+        """Ask the same about frame after frame; see `Stream`.
+
+        Args:
+            words: The classes; None where no output needs any.
+            outputs: What to be told about each frame.
+            policy: What happens to frames that come faster than they are answered: ``drop_oldest`` for
+                cameras, ``drop_newest``, or ``block`` for files.
+            max_in_flight: Frames that may be without an answer.
+            frame_timeout_s: After which time a frame is not worth an answer.
+        """
+        return Stream(
+            self,
+            words,
+            output_messages(outputs),
+            policy=policy,
+            max_in_flight=max_in_flight,
+            frame_timeout_s=frame_timeout_s,
+        )
 
     def scene(self, image: ImageSource) -> RemoteScene:
         """An image to ask one question about: it is sent with each, and the server keeps nothing."""
-        return RemoteScene(self, self._questions, RemoteImage(self._picture(image)))
+        return RemoteScene(self, self.questions, RemoteImage(self.picture(image)))
 
     def encode(self, image: ImageSource) -> RemoteScene:
         """Encode an image once, to ask many questions about it."""
-        remote = RemoteImage(self._picture(image))
-        self.run(self._questions.encode(remote))
-        return RemoteScene(self, self._questions, remote)
+        remote = RemoteImage(self.picture(image))
+        self.run(self.questions.encode(remote))
+        return RemoteScene(self, self.questions, remote)
 
     def server_info(self) -> ServerInfo:
         """What the server serves, and its limits."""
@@ -218,34 +268,36 @@ class Client:
         Raises:
             OVPError: Of the class that the server raised.
         """
-        deadline_s = time.monotonic() + self._connection.timeout_s
+        deadline_s = time.monotonic() + self.connection.timeout_s
         attempt = 0
         while True:
             attempt += 1
             left_s = deadline_s - time.monotonic()
             try:
-                reply = method(request, timeout=max(left_s, 1e-3), metadata=self._connection.metadata)
+                reply = method(request, timeout=max(left_s, 1e-3), metadata=self.connection.metadata)
             except grpc.RpcError as error:
-                ours = self._explain(error)
+                ours = self.explain(error)
             except ValueError as error:
                 if "closed channel" not in str(error):
                     raise
                 raise closed() from None
             else:
-                self._retries.success()
+                self.retries.success()
                 return reply
-            wait_s = self._retries.delay_s(ours, attempt, deadline_s - time.monotonic())
+            wait_s = self.retries.delay_s(ours, attempt, deadline_s - time.monotonic())
             if wait_s is None:
                 raise ours
             time.sleep(wait_s)
 
-    def _picture(self, image: ImageSource) -> image_pb2.Image:
-        limit = self._connection.max_message_bytes
-        return picture_message(image, self._transport, local=self._connection.local, max_bytes=limit)
+    def picture(self, image: ImageSource) -> image_pb2.Image:
+        """An image as it is sent."""
+        limit = self.connection.max_message_bytes
+        return picture_message(image, self._transport, local=self.connection.local, max_bytes=limit)
 
-    def _explain(self, error: Any) -> OVPError:
+    def explain(self, error: Any) -> OVPError:
+        """The error a call ended with, as ours."""
         late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        return self._connection.explain(error, connected=not late or self._connected())
+        return self.connection.explain(error, connected=not late or self._connected())
 
     def _connected(self) -> bool:
         try:

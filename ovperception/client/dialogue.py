@@ -7,6 +7,7 @@ words, or finds a picture too large, is written once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,9 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 from ovperception.boxes import as_boxes
 from ovperception.client import scaling
 from ovperception.client.handles import Handles
+from ovperception.client.perceptions import (
+    Output,
+    Perception,
+    output_messages,
+    read_failure,
+    read_perception,
+)
 from ovperception.errors import InvalidImage, OVPError, UnknownImage, VocabularyNotFound
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.v1 import image_pb2, results_pb2
+from ovperception.v1 import image_pb2, perceive_pb2, results_pb2
 from ovperception.v1 import perception_service_pb2 as pb
 from ovperception.vocabulary import Vocabulary
 from ovperception.wire import (
@@ -171,6 +179,38 @@ class Questions:
         """(T, D) vectors of unit length."""
         reply = yield Ask("EmbedText", pb.EmbedTextRequest(model=self._model, texts=texts))
         return read_embeddings(reply.embeddings)
+
+    def perceive(
+        self, pictures: Sequence[image_pb2.Image], words: Words | None, outputs: Sequence[Output]
+    ) -> Dialogue[list[Perception | OVPError]]:
+        """Several outputs of each of several pictures; a picture that fails, fails alone."""
+        items = [perceive_pb2.BatchItem(image=picture) for picture in pictures]
+        messages = output_messages(outputs)
+        request = perceive_pb2.BatchPerceiveRequest(model=self._model, outputs=messages, items=items)
+        started = time.perf_counter()
+        while True:
+            key, by_handle = "", False
+            if words is not None:
+                spec, key = self._handles.spec(words)
+                by_handle = spec.WhichOneof("value") == "name"
+                request.vocabulary.CopyFrom(spec)
+            try:
+                reply = yield Ask("BatchPerceive", request)
+            except VocabularyNotFound:
+                if not by_handle:
+                    raise
+                self._handles.forget(key)
+            else:
+                break
+        spent_ms = 1e3 * (time.perf_counter() - started)
+        found: list[Perception | OVPError] = []
+        for item in reply.items:
+            if item.WhichOneof("outcome") == "error":
+                found.append(read_failure(item.error))
+            else:
+                self._handles.learn(key, item.result.info.vocabulary.handle)
+                found.append(read_perception(item.result, spent_ms))
+        return found
 
     def _ask(
         self,

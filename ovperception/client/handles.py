@@ -23,8 +23,12 @@ class Handles:
         self._handles: dict[str, str] = {}  # by content
         self._lock = threading.Lock()
 
-    def spec(self, words: Sequence[str] | Vocabulary) -> tuple[VocabularySpec, str]:
+    def spec(self, words: Sequence[str] | Vocabulary, *, in_full: bool = False) -> tuple[VocabularySpec, str]:
         """Words as a request names them, and what `learn` and `forget` call them.
+
+        Args:
+            words: The classes.
+            in_full: Whether to leave handles alone, where nobody could send the words again.
 
         Raises:
             InvalidVocabulary: They are no words.
@@ -34,7 +38,7 @@ class Handles:
         key = f"{vocabulary.content_hash} {vocabulary.name}"
         with self._lock:
             handle = self._handles.get(key)
-            if handle is not None:
+            if handle is not None and not in_full:
                 return VocabularySpec(name=handle), key
             # A stream asks with the same words for every frame.
             known = self._specs.get(key)

@@ -1,0 +1,259 @@
+"""The client for asyncio: the words of `Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ovperception.client.async_scene import AsyncRemoteScene
+from ovperception.client.connection import TLS, Connection, closed
+from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
+from ovperception.client.perceptions import Output, Perception
+from ovperception.client.pictures import Transport, check_transport, picture_message
+from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
+from ovperception.client.retries import Retries
+from ovperception.errors import OVPError
+from ovperception.structures import Detections, PanopticMap, SemanticMap
+from ovperception.v1 import image_pb2, model_service_pb2
+from ovperception.v1 import perception_service_pb2 as pb
+from ovperception.v1.model_service_pb2_grpc import ModelServiceStub
+from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
+from ovperception.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from ovperception.images import ImageSource
+
+__all__ = ["AsyncClient"]
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Asks a server what `ovperception.Scene` answers locally, without holding up an event loop.
+
+        async with AsyncClient("robot:50051") as client:
+            detections = await client.detect("street.jpg", ["taxi", "traffic light|stoplight"])
+
+    Pictures are read and encoded in a thread. Make it where the loop runs that uses it.
+
+    Args:
+        address: ``host:port``, or ``unix:PATH``.
+        model: Name of the model to ask; empty means the server's first.
+        timeout_s: How long a call may take in all.
+        transport: As of `Client`.
+        max_message_bytes: Largest request or reply.
+        max_pixels: As of `Client`.
+        tls: As of `Client`.
+        token: Bearer token, shown with each call.
+
+    Raises:
+        InvalidParameter: One of these cannot be.
+        MissingFile: A certificate cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str | None = None,
+        timeout_s: float = 30.0,
+        transport: Transport = "auto",
+        max_message_bytes: int = 32 * 2**20,
+        max_pixels: int | None = None,
+        tls: TLS | bool | None = None,
+        token: str = "",
+    ) -> None:
+        self.connection = Connection(
+            address=address,
+            tls=TLS() if tls is True else tls or None,
+            token=token,
+            timeout_s=timeout_s,
+            max_message_bytes=max_message_bytes,
+        )
+        check_transport(transport)
+        self.address = address
+        self.model = model or ""
+        self._transport: Transport = transport
+        self.questions = Questions(self.model, max_pixels)
+        self._retries = Retries()
+        self._channel = self.connection.async_channel()
+        # `Any`: the stubs' types are those of threads.
+        self._perception: Any = PerceptionServiceStub(self._channel)  # type: ignore[arg-type]
+        self._models: Any = ModelServiceStub(self._channel)  # type: ignore[arg-type]
+        self._last: Reply | None = None
+
+    async def detect(
+        self,
+        image: ImageSource,
+        words: Sequence[str] | Vocabulary,
+        *,
+        boxes: ArrayLike | None = None,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        nms_iou_threshold: float | None = None,
+        masks: bool = True,
+    ) -> Detections:
+        """The objects of an image that `words` name; see `ovperception.Scene.detect`."""
+        scene = await self.scene(image)
+        return await scene.detect(
+            words,
+            boxes=boxes,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            nms_iou_threshold=nms_iou_threshold,
+            masks=masks,
+        )
+
+    async def semantic(
+        self,
+        image: ImageSource,
+        words: Sequence[str] | Vocabulary,
+        *,
+        score_threshold: float | None = None,
+        scores: bool = False,
+    ) -> SemanticMap:
+        """A class per pixel; see `RemoteScene.semantic`."""
+        scene = await self.scene(image)
+        return await scene.semantic(words, score_threshold=score_threshold, scores=scores)
+
+    async def panoptic(
+        self,
+        image: ImageSource,
+        words: Sequence[str] | Vocabulary,
+        *,
+        score_threshold: float | None = None,
+    ) -> PanopticMap:
+        """A segment per pixel; see `ovperception.Scene.panoptic`."""
+        return await (await self.scene(image)).panoptic(words, score_threshold=score_threshold)
+
+    async def heatmap(self, image: ImageSource, text: str) -> NDArray[np.float32]:
+        """(H, W): how well each pixel fits `text`; see `ovperception.Scene.heatmap`."""
+        return await (await self.scene(image)).heatmap(text)
+
+    async def embed_regions(self, image: ImageSource, boxes: ArrayLike) -> NDArray[np.float32]:
+        """(N, D): one vector per (N, 4) xyxy box; see `ovperception.Scene.embed_regions`."""
+        return await (await self.scene(image)).embed_regions(boxes)
+
+    async def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
+        return await self.run(self.questions.embed_text(texts))
+
+    async def embed_image(self, image: ImageSource) -> NDArray[np.float32]:
+        """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
+        return await self.run(self.questions.embed_image(RemoteImage(await self._picture(image))))
+
+    async def perceive(
+        self,
+        images: Sequence[ImageSource],
+        words: Sequence[str] | Vocabulary | None = None,
+        *,
+        outputs: Sequence[Output] = ("detect",),
+    ) -> list[Perception | OVPError]:
+        """Several outputs of each of several images; see `Client.perceive`."""
+        pictures = [await self._picture(image) for image in images]
+        return await self.run(self.questions.perceive(pictures, words, outputs))
+
+    async def scene(self, image: ImageSource) -> AsyncRemoteScene:
+        """An image to ask one question about: it is sent with each, and the server keeps nothing."""
+        return AsyncRemoteScene(self, self.questions, RemoteImage(await self._picture(image)))
+
+    async def encode(self, image: ImageSource) -> AsyncRemoteScene:
+        """Encode an image once, to ask many questions about it."""
+        remote = RemoteImage(await self._picture(image))
+        await self.run(self.questions.encode(remote))
+        return AsyncRemoteScene(self, self.questions, remote)
+
+    async def server_info(self) -> ServerInfo:
+        """What the server serves, and its limits."""
+        return read_server_info(await self.call(self._perception.GetServerInfo, pb.GetServerInfoRequest()))
+
+    async def models(self) -> tuple[ModelCard, ...]:
+        """The models the server has loaded; the first is its default."""
+        reply = await self.call(self._models.ListModels, model_service_pb2.ListModelsRequest())
+        return tuple(map(read_model, reply.models))
+
+    @property
+    def last_reply(self) -> Reply | None:
+        """What came with the latest answer, whichever task asked."""
+        return self._last
+
+    @property
+    def last_timing(self) -> Mapping[str, float]:
+        """Milliseconds of the latest answer, by stage; ``round_trip`` as measured here."""
+        return self._last.timing if self._last else {}
+
+    async def close(self) -> None:
+        """End the connection; calls under way are cancelled."""
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def run(self, dialogue: Dialogue[T]) -> T:
+        """Carry a dialogue to its end, and remember what the last reply told of itself.
+
+        Raises:
+            OVPError: Of the class that the server raised.
+        """
+        try:
+            ask = next(dialogue)
+            while True:
+                started = time.perf_counter()
+                try:
+                    reply = await self.call(getattr(self._perception, ask.method), ask.request)
+                except OVPError as error:
+                    ask = dialogue.throw(error)
+                    continue
+                if hasattr(reply, "info"):
+                    self._last = read_reply(reply.info, 1e3 * (time.perf_counter() - started))
+                ask = dialogue.send(reply)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+    async def call(self, method: Callable[..., Any], request: object) -> Any:
+        """Call any method of the service, and again where that may help and there is time.
+
+        Raises:
+            OVPError: Of the class that the server raised.
+        """
+        deadline_s = time.monotonic() + self.connection.timeout_s
+        attempt = 0
+        while True:
+            attempt += 1
+            left_s = deadline_s - time.monotonic()
+            try:
+                reply = await method(request, timeout=max(left_s, 1e-3), metadata=self.connection.metadata)
+            except grpc.aio.AioRpcError as error:
+                connected = self._channel.get_state() == grpc.ChannelConnectivity.READY
+                ours = self.connection.explain(error, connected=connected)
+            except grpc.aio.UsageError:
+                raise closed() from None
+            else:
+                self._retries.success()
+                return reply
+            wait_s = self._retries.delay_s(ours, attempt, deadline_s - time.monotonic())
+            if wait_s is None:
+                raise ours
+            await asyncio.sleep(wait_s)
+
+    async def _picture(self, image: ImageSource) -> image_pb2.Image:
+        return await asyncio.to_thread(
+            picture_message,
+            image,
+            self._transport,
+            local=self.connection.local,
+            max_bytes=self.connection.max_message_bytes,
+        )
