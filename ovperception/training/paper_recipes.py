@@ -74,7 +74,7 @@ def fcclip_coco() -> DataRecipe:
 
 
 def regionclip_coco() -> DataRecipe:
-    """RegionCLIP on the 48 base classes of COCO by the fine-tuning schedule: 90,000 steps of 16, SGD at 0.002.
+    """RegionCLIP on the 48 base classes of COCO: the schedule of fine-tuning, 90,000 steps of 16.
 
     Here the backbone stays frozen, and what learns is the proposer and the box deltas; published, its later
     layers learn as well and proposals come from an RPN trained before.
