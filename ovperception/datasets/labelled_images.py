@@ -243,6 +243,8 @@ def label_folder(
     name: str = "",
     ignore: Sequence[int] = (255,),
     first: int = 0,
+    image_suffix: str | None = None,
+    label_suffix: str | None = None,
 ) -> LabelledImages:
     """Any folder of pictures and folder of label maps.
 
@@ -254,6 +256,8 @@ def label_folder(
         ignore: numbers of pixels that are not judged.
         first: number that stands for the first class; 1 where 0 is something else, which `ignore` then
             should name.
+        image_suffix: see `folder_pairs`.
+        label_suffix: see `folder_pairs`.
 
     Raises:
         MissingFile: a folder, the class list or the labels of a picture are missing.
@@ -268,6 +272,6 @@ def label_folder(
         table=LabelTable(
             classes=dict(zip(numbers, range(len(numbers)), strict=True)), ignore=frozenset(ignore)
         ),
-        pairs=folder_pairs(images, labels),
+        pairs=folder_pairs(images, labels, image_suffix=image_suffix, label_suffix=label_suffix),
         annotations=labels,
     )

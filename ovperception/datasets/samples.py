@@ -41,6 +41,7 @@ __all__ = [
     "Sample",
     "Truth",
     "TruthSegment",
+    "missing_pictures",
     "samples",
 ]
 
@@ -268,6 +269,12 @@ def samples(dataset: Dataset, *, first: int = 0, count: int | None = None) -> It
     """The samples in order, `count` of them from `first` on, or to the end."""
     end = len(dataset) if count is None else min(len(dataset), first + count)
     return (dataset.sample(index) for index in range(first, end))
+
+
+def missing_pictures(dataset: Dataset) -> tuple[Path, ...]:
+    """The pictures that are not there, asked of the file system alone: worth knowing before a long run."""
+    paths = (sample.path for sample in samples(dataset))
+    return tuple(path for path in paths if path is not None and not path.is_file())
 
 
 def check_index(index: int, count: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from ovperception.datasets.label_files import read_labels
 from ovperception.datasets.labelled_images import LabelTable, folder_pairs, label_folder
-from ovperception.datasets.samples import IGNORE, Dataset
+from ovperception.datasets.samples import IGNORE, Dataset, missing_pictures, samples
 from ovperception.errors import InvalidDataset, MissingFile
 from ovperception.images import save_image
 from ovperception.vocabulary import Vocabulary
@@ -127,3 +127,26 @@ def test_broken_files(tmp_path: Path) -> None:
     (tmp_path / "q.png").write_bytes(b"nothing")
     with pytest.raises(InvalidDataset, match="broken"):
         read_labels(tmp_path / "q.png")
+
+
+def test_the_official_mmsegmentation_sample(shared_dir: Path) -> None:
+    """Five pictures of seven classes, whose labels end in another way than the pictures."""
+    name = "eval/data/SwinTransformer__Swin-Transformer-Semantic-Segmentation/tests/data/pseudo_dataset"
+    folder = shared_dir / name
+    if not folder.is_dir():
+        pytest.skip(f"no sample at {folder}")
+    words = Vocabulary.from_words(["a", "b", "c", "d", "e", "f", "g"])
+    dataset = label_folder(
+        folder / "imgs", folder / "gts", words, image_suffix="_img.jpg", label_suffix="_gt.png"
+    )
+    assert [sample.image_id for sample in samples(dataset)] == [f"0000{i}" for i in range(5)]
+    for sample in samples(dataset):
+        assert sample.labels().shape == sample.image().shape[:2]
+    assert missing_pictures(dataset) == ()
+
+
+def test_missing_pictures_are_listed(root: Path) -> None:
+    dataset = label_folder(root / "images", root / "labels", Vocabulary.from_words(["a", "b", "c"]))
+    assert missing_pictures(dataset) == ()
+    (root / "images" / "sub" / "a.png").unlink()
+    assert missing_pictures(dataset) == (root / "images" / "sub" / "a.png",)
