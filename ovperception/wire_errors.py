@@ -1,7 +1,8 @@
 """Errors as ``google.rpc.Status`` and back, so that a served error is the local one.
 
 The class travels as `ErrorInfo.reason`, its parts as `ErrorInfo.metadata`. For clients in other languages a
-wrong field is also a `BadRequest.FieldViolation`, and what is worth a second try comes with a `RetryInfo`.
+wrong field is also a `BadRequest.FieldViolation`, what is not there a `ResourceInfo`, and what is worth a
+second try comes with a `RetryInfo`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Iterator
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from ovperception.errors import OVPError
+from ovperception.errors import NotFound, OVPError
 
 __all__ = ["DOMAIN", "error_of", "status_of"]
 
@@ -37,6 +38,10 @@ def status_of(error: OVPError, request_id: str = "") -> Status:
     if error.field:
         violation = BadRequest.FieldViolation(field=error.field, description=_cut(error.what))
         _attach(status, BadRequest(field_violations=[violation]))
+    if isinstance(error, NotFound):
+        kind = error.reason.removeprefix("UNKNOWN_").removesuffix("_NOT_FOUND").lower()
+        name, what = _cut(error.got), _cut(error.what)
+        _attach(status, ResourceInfo(resource_type=kind, resource_name=name, description=what))
     if error.grpc_status in _RETRYABLE:
         delay = Duration()
         delay.FromMilliseconds(error.retry_after_ms or _RETRY_AFTER_MS)
@@ -74,7 +79,7 @@ def _tree(cls: type[OVPError]) -> Iterator[type[OVPError]]:
         yield from _tree(child)
 
 
-def _attach(status: Status, detail: ErrorInfo | BadRequest | RetryInfo) -> None:
+def _attach(status: Status, detail: ErrorInfo | BadRequest | ResourceInfo | RetryInfo) -> None:
     packed = AnyMessage()
     packed.Pack(detail)
     status.details.append(packed)

@@ -3,8 +3,11 @@
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc.error_details_pb2 import ErrorInfo, ResourceInfo
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
 from ovperception.errors import (
@@ -223,6 +226,9 @@ def test_a_handle_that_is_gone_has_a_reason_of_its_own(stubs):
     info = ErrorInfo()
     assert any(d.Unpack(info) for d in rpc_status.from_call(caught.value).details[:1])
     assert info.reason == "VOCABULARY_NOT_FOUND"
+    resource = ResourceInfo()
+    assert any(d.Unpack(resource) for d in rpc_status.from_call(caught.value).details)
+    assert (resource.resource_type, resource.resource_name) == ("vocabulary", "vocabularies/sha256-0")
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
@@ -354,3 +360,35 @@ def test_a_batch_that_cannot_be(stubs, request_, field):
         ((name, _),) = ((f.name, v) for f, v in getattr(request_.outputs[0], kind).ListFields())
         field = f"outputs[0].{kind}.{name}"
     assert error.field == field
+
+
+def test_reflection_knows_every_service_and_message(client):
+    with grpc.insecure_channel(client.address) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        assert {f"ovperception.v1.{name}Service" for name in ("Perception", "Model", "Vocabulary")} <= set(
+            database.get_services()
+        )
+        pool = DescriptorPool(database)
+        service = pool.FindServiceByName("ovperception.v1.PerceptionService")
+        method = service.methods_by_name["BatchPerceive"]
+        # As grpcurl does: messages made of nothing but what the server tells of them.
+        request = GetMessageClass(method.input_type)(
+            vocabulary={"inline": {"classes": [{"name": "cat"}]}},
+            outputs=[{"detect": {}}],
+            items=[{"image": {"encoded": IMAGE.encoded}}],
+        )
+        call = channel.unary_unary(
+            f"/{service.full_name}/{method.name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        assert len(call(request).items[0].result.answers[0].objects.detections) == 1
+
+
+def test_the_server_tells_what_it_takes(stubs):
+    info = stubs[0].GetServerInfo(pb.GetServerInfoRequest())
+    assert list(info.outputs) == ["detect", "semantic", "panoptic", "heatmap"]
+    assert len(info.mask_encodings) == 5
+    assert len(info.pixel_formats) == 7
+    assert info.limits.max_batch_items == 64
+    assert info.limits.vocabulary_ttl.seconds == 3600
