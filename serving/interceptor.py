@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from ovperception.errors import OVPError
+from ovperception.errors import InvalidInput, OVPError
 from ovperception.wire_errors import status_of
 from serving.engine import CallCancelled
 from serving.security import Guard
@@ -57,26 +58,31 @@ class CallInterceptor(_Interceptor):
             return handler
         coding = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *coding)
+            # Parsed by us: what is no message is then the caller's mistake, and read from known callers only.
+            answer = self._unary(method, handler.unary_unary, handler.request_deserializer)
+            return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), *coding)
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), *coding)
         raise AssertionError(f"{method} takes a stream and gives one reply, which no method of ours does")
 
-    def _unary(self, method: str, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+    def _unary(
+        self, method: str, behaviour: Callable[[Any, Any], Any], parse: Callable[[bytes], Any] | None
+    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
+        def answer(data: bytes, context: grpc.ServicerContext) -> Any:
             started = time.monotonic()
             record = self._record(method, context)
-            record.request_id = _identify(request)
             try:
                 record.client = self._guard.admit(context.invocation_metadata(), context).name
+                request = _parse(data, parse)
+                record.request_id = _identify(request)
                 reply = behaviour(request, context)
             except Exception as error:
                 self._end(record, started, error)
                 _answer_error(context, error, record)
             if self._observers:
-                record.request_bytes, record.reply_bytes = request.ByteSize(), reply.ByteSize()
+                record.request_bytes, record.reply_bytes = len(data), reply.ByteSize()
                 record.replies = tuple(infos(reply))
                 self._end(record, started)
             return reply
@@ -147,6 +153,13 @@ class CallInterceptor(_Interceptor):
                 observer.observe(record)
             except Exception:  # a call does not fail because it could not be counted
                 _log.exception("%s failed", type(observer).__name__)
+
+
+def _parse(data: bytes, parse: Callable[[bytes], Any] | None) -> Any:
+    try:
+        return data if parse is None else parse(data)
+    except DecodeError as error:
+        raise InvalidInput("The request is no message of this method", got=error) from None
 
 
 def _identify(request: Any) -> str:

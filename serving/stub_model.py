@@ -6,9 +6,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +28,12 @@ _DIM = 16
 def expected_score(word: str) -> float:
     """The score that every stub gives to a word, from 0.5 to 1: an answer about other words shows."""
     return float(np.float32(0.5 + zlib.crc32(word.encode()) % 1000 / 2000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spec:
+    name: str
+    embed_dim: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,23 +87,10 @@ class StubModel:
         """Its own."""
         return f"stub:{self.name}"
 
-    @cached_property
+    @property
     def spec(self) -> BackboneSpec:
-        """A card for what is no backbone."""
-        from ovperception.backbones.base import BackboneSpec
-
-        return BackboneSpec(
-            name="stub",
-            family="text",
-            digest=self.digest,
-            text_digest=self.digest,
-            stages=MappingProxyType({}),
-            embed_dim=_DIM,
-            image_size=64,
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            logit_scale=1.0,
-        )
+        """What replies say of a backbone; the whole card would load torch, which a stub has no need of."""
+        return cast("BackboneSpec", _Spec(name="stub", embed_dim=_DIM))
 
     def stand_on(self, other: Any) -> None:
         """Share nothing: there is nothing to share."""

@@ -5,6 +5,7 @@ import json
 import logging
 import urllib.request
 
+import grpc
 import numpy as np
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -200,3 +201,10 @@ def test_infos_of_every_kind_of_reply():
     assert list(infos(pp.StreamPerceiveResponse(result=result))) == [info]
     assert list(infos(pp.StreamPerceiveResponse(dropped={}))) == []
     assert list(infos(pb.ForgetImageResponse())) == []
+
+
+def test_what_is_no_message_is_the_callers_mistake(serve):
+    server = serve()
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/ovperception.v1.PerceptionService/DetectObjects")(b"\xff\xff\xff", timeout=5)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
