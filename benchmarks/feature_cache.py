@@ -1,0 +1,177 @@
+"""What an epoch costs from kept features, over one that looks at every picture anew.
+
+    python -m benchmarks.feature_cache --model tiny --images 64 --size 256 --rounds 5 --out feature_cache.json
+    python -m benchmarks.feature_cache --arch convnext_base_w --images 8 --size 512 --rounds 3
+
+Pictures are scenes on disk. Live and kept epochs take turns, round by round, so that a change of the
+machine's speed meets both; each is timed with nothing but the features, and with the steps of an FC-CLIP head
+of the tiny model's size. `--arch` takes an open_clip architecture with random weights: the time is that of
+the real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import ovperception
+from benchmarks.fcclip import environment
+from heads.fcclip import FCCLIP
+from ovperception.backbones import build_open_clip, from_open_clip
+from ovperception.backbones.clip import ClipBackbone
+from ovperception.datasets.scene_sets import scenes_folder
+from ovperception.datasets.scenes.export import ExportSettings as SceneSettings
+from ovperception.datasets.scenes.export import export_scenes
+from ovperception.preprocess import Preprocessing
+from ovperception.text import TextEncoder
+from ovperception.training.augmentations import Augmentation
+from ovperception.training.batches import numbered_batches
+from ovperception.training.coco_targets import TrainingImages
+from ovperception.training.epochs import EpochOrder
+from ovperception.training.feature_cache import (
+    CachedBatches,
+    ExportSettings,
+    export_features,
+    features_of,
+)
+from ovperception.training.heads import head_losses
+from ovperception.training.labelled_batches import LabelledBatches, LabelledViews
+
+HEAD = {
+    "hidden_dim": 128,
+    "mask_dim": 128,
+    "queries": 50,
+    "encoder_layers": 2,
+    "encoder_ffn": 512,
+    "decoder_layers": 3,
+    "decoder_ffn": 512,
+}
+
+
+def chosen_backbone(arguments: argparse.Namespace) -> ClipBackbone:
+    """The named model's, or an architecture with random weights."""
+    if not arguments.arch:
+        return ovperception.load(arguments.model, device=arguments.device).backbone
+    import open_clip
+
+    torch.manual_seed(0)
+    config = open_clip.get_model_config(arguments.arch)
+    if config is None:
+        raise SystemExit(f"open_clip knows no {arguments.arch}")
+    model, tokenizer = build_open_clip(config)
+    backbone = from_open_clip(model, arguments.arch, tokenizer=tokenizer, config=config)
+    return backbone.to(arguments.device)
+
+
+def epochs(
+    backbone: ClipBackbone, views: LabelledViews, cache: Any, arguments: argparse.Namespace
+) -> dict[str, Callable[[], None]]:
+    """Name -> what is timed; one epoch of one view each."""
+    order = EpochOrder(count=arguments.images, seed=0, batch_size=arguments.batch_size)
+    sources = {"live": LabelledBatches(views=views, order=order), "kept": CachedBatches(cache, order)}
+    torch.manual_seed(0)
+    head: Any = FCCLIP.from_settings(HEAD, backbone.spec).to(arguments.device).train()
+    with torch.no_grad():
+        text = TextEncoder(backbone, templates=("a photo of a {}.",)).classifier(views.source.classes)
+    losses = head_losses(head, backbone, text, loss={"points": 1024}, bfloat16=False)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4)
+    numbers = range(arguments.images // arguments.batch_size)
+
+    def look(source: Any) -> None:
+        for _, batch in numbered_batches(source, numbers, workers=arguments.workers):
+            features_of(batch, backbone)
+
+    def train(source: Any) -> None:
+        for _, batch in numbered_batches(source, numbers, workers=arguments.workers):
+            optimizer.zero_grad()
+            torch.stack([*losses(batch).values()]).sum().backward()
+            optimizer.step()
+
+    return {
+        f"{what.__name__}, {name}": lambda what=what, source=source: what(source)  # type: ignore[misc]
+        for what in (look, train)
+        for name, source in sources.items()
+    }
+
+
+def measure(timed: dict[str, Callable[[], None]], arguments: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every epoch after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for number in range(arguments.rounds + 1):
+        for name, call in timed.items():
+            begun = time.perf_counter()
+            call()
+            if arguments.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if number:
+                times[name].append(time.perf_counter() - begun)
+    return times
+
+
+def main() -> None:
+    """Measure, print a table, and write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="tiny", help="name or bundle")
+    parser.add_argument("--arch", default="", help="open_clip architecture with random weights, instead")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    backbone = chosen_backbone(arguments)
+    kind, side = arguments.arch or arguments.model, arguments.size
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = Path(folder) / "scenes"
+        export_scenes(scenes, SceneSettings(split="train", images=arguments.images, size=(side, side)))
+        mean, std = (tuple(255 * v for v in values) for values in (backbone.spec.mean, backbone.spec.std))
+        views = LabelledViews(
+            source=TrainingImages(scenes_folder(scenes, "panoptic"), "panoptic"),
+            augmentation=Augmentation.large_scale_jitter((side, side), (0.5, 2.0)),
+            preprocessing=Preprocessing(mean=mean, std=std),
+            views=1,
+        )
+        begun = time.perf_counter()
+        cache = export_features(views, backbone, Path(folder) / "features", ExportSettings())
+        export_s = time.perf_counter() - begun
+        times = measure(epochs(backbone, views, cache, arguments), arguments)
+        nbytes = cache.nbytes
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {
+        f"live / kept, {what}": medians[f"{what}, live"] / medians[f"{what}, kept"]
+        for what in ("look", "train")
+    }
+    title = f"{kind}, an epoch of {arguments.images} scenes of {side} x {side}"
+    table = Table("epoch", "median s", "min", "max", title=title)
+    for name, values in times.items():
+        table.add_row(name, f"{medians[name]:.2f}", f"{min(values):.2f}", f"{max(values):.2f}")
+    console = Console()
+    console.print(table)
+    for name, ratio in ratios.items():
+        console.print(f"{name}: {ratio:.2f}")
+    console.print(f"export {export_s:.1f} s, {nbytes / arguments.images / 1e6:.1f} MB a view")
+    if arguments.out:
+        settings = {k: str(v) for k, v in vars(arguments).items()}
+        facts = {"settings": settings, "times_s": times, "ratios": ratios, "export_s": export_s}
+        about = environment(arguments.threads, arguments.device)
+        arguments.out.write_text(json.dumps({"about": about} | facts, indent=1))
+
+
+if __name__ == "__main__":
+    main()
