@@ -97,3 +97,21 @@ def test_predict_here_and_on_a_server(
             np.testing.assert_array_equal(scene.semantic(WORDS).labels, local.semantic(WORDS).labels)
             np.testing.assert_allclose(scene.heatmap("taxi"), local.heatmap("taxi"), atol=1e-2)
     np.testing.assert_array_equal(maps[0], maps[1])
+
+
+def test_a_reading_head_here_and_on_a_server(tmp_path: Path) -> None:
+    """It reads the frozen CLIP and weighs what it learned: maps and heat, through the wire too."""
+    read = {"read": {"key_dim": 8, "hidden": 16}, "grow": 1, "seen_words": ["cat"], "unseen_weight": 0.0}
+    path = write_small_bundle(tmp_path / "reading.safetensors", "resnet", **read)
+    model = ovperception.load(path)
+    scene = model.encode(image())
+    labels, heat = scene.semantic(WORDS).labels, scene.heatmap("a cat")
+    assert heat.shape == labels.shape == (90, 133)
+    assert np.abs(heat).max() <= 1 + 1e-5
+    with (
+        Server([model], ServerConfig(port=0)) as server,
+        Client(server.address, timeout_s=60) as client,
+        client.encode(image()) as served,
+    ):
+        np.testing.assert_array_equal(served.semantic(WORDS).labels, labels)
+        np.testing.assert_allclose(served.heatmap("a cat"), heat, atol=1e-2)
