@@ -14,6 +14,7 @@ server answers with. A message says what was wrong, what was expected, what was 
     │   ├── UnknownModel
     │   ├── UnknownHead
     │   ├── UnknownImage                                   an image_id the server does not keep (any more)
+    │   ├── UnknownRegion                                  shared memory that was given up
     │   ├── UnknownVocabulary
     │   │   └── VocabularyNotFound                         a handle that was never given out or has expired
     │   └── MissingFile                                    (also a FileNotFoundError)
@@ -55,6 +56,7 @@ __all__ = [
     "UnknownHead",
     "UnknownImage",
     "UnknownModel",
+    "UnknownRegion",
     "UnknownVocabulary",
     "Unsupported",
     "VocabularyNotFound",
@@ -171,6 +173,10 @@ class UnknownHead(NotFound):
 
 class UnknownImage(NotFound):
     """The image handle was never given out, or what it named was dropped to make room."""
+
+
+class UnknownRegion(NotFound):
+    """The region of shared memory was never made, or was given up."""
 
 
 class UnknownVocabulary(NotFound):

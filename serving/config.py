@@ -63,6 +63,7 @@ class ServerConfig:
         max_outputs: Outputs asked of one image.
         max_vocabulary_bytes: Bytes of the vocabularies kept by handle.
         vocabulary_ttl_s: How long a kept vocabulary lives without being used.
+        max_shared_bytes: Bytes of the memory shared with clients over a Unix socket.
         max_kept_bytes: Bytes of the scenes kept for later questions.
         kept_ttl_s: How long a kept scene lives without being asked.
         max_wait_s: How long a call without a deadline may take.
@@ -99,6 +100,7 @@ class ServerConfig:
     max_outputs: int = 8
     max_vocabulary_bytes: int = 64 * 2**20
     vocabulary_ttl_s: float = 3600.0
+    max_shared_bytes: int = 256 * 2**20
     max_kept_bytes: int = 512 * 2**20
     kept_ttl_s: float = 300.0
     max_wait_s: float = 120.0
@@ -125,7 +127,7 @@ class ServerConfig:
                     expected=f"at least {getattr(self, one)}",
                     got=getattr(self, total),
                 )
-        for name in ("max_kept_bytes", "decode_threads"):
+        for name in ("max_kept_bytes", "max_shared_bytes", "decode_threads"):
             if getattr(self, name) < 0:
                 raise InvalidParameter("A number is negative", field=name, got=getattr(self, name))
         if self.max_client_requests is not None and self.max_client_requests < 1:

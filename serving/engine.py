@@ -32,6 +32,8 @@ from serving.jobs import Done, Terms
 from serving.models import ModelSet, ServedModel, ServedPicture, ServedScene
 from serving.pictures import Picture, open_picture
 from serving.scenes import KeptScene, KeptScenes
+from serving.security import caller
+from serving.shared_memory import SharedMemory, check_local
 from serving.worker import Seen, Worker
 
 __all__ = ["Call", "CallCancelled", "Engine"]
@@ -65,6 +67,9 @@ class Engine:
             max_batch=config.max_batch, max_batch_pixels=config.max_batch_pixels, on_fatal=on_fatal
         )
         self.decoders = Decoders(config.decode_threads or os.cpu_count() or 1)
+        self.shared_memory = SharedMemory(
+            max_bytes=config.max_shared_bytes, max_region=config.max_shared_bytes, ttl_s=config.kept_ttl_s
+        )
         self.kept = KeptScenes(max_bytes=config.max_kept_bytes, ttl_s=config.kept_ttl_s)
         self.admission = Admission(
             max_requests=config.max_requests,
@@ -134,6 +139,7 @@ class Engine:
         self.decoders.close()
         self.worker.close()
         self.kept.clear()
+        self.shared_memory.close()
 
     def _backlog_s(self) -> float:
         """About how long a client with nothing in work would wait."""
@@ -167,6 +173,7 @@ class Call:
         self._engine = engine
         self._request_id = request_id
         self._ticket = ticket
+        self._context = context
         self._started = time.monotonic()
         left = cast(
             "float | None", context.time_remaining()
@@ -269,6 +276,9 @@ class Call:
     def _open(self, image: image_pb2.Image) -> Picture:
         """Look at the header, and take room for the pixels."""
         self._check()
+        if image.WhichOneof("source") == "shared_memory":
+            check_local(self._context, "image.shared_memory")
+            image = self._engine.shared_memory.image(image, caller().name)
         picture = open_picture(image, self._engine.config.max_pixels)
         self._ticket.take(pixels=picture.pixels)
         self._image, self._size = image, picture.size

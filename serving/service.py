@@ -177,6 +177,7 @@ class PerceptionService(PerceptionServiceServicer):
             label_encodings=results_pb2.LabelEncoding.keys()[1:],
             mask_encodings=map(results_pb2.MaskEncoding.Name, MASK_ENCODINGS),
             outputs=OUTPUTS,
+            shared_memory=context.peer().startswith("unix:"),
         )
 
     def _read(self, spec: VocabularySpec) -> AskedWords:

@@ -8,16 +8,19 @@ from ovperception.v1 import (
     model_admin_service_pb2,
     model_service_pb2,
     perception_service_pb2,
+    shared_memory_service_pb2,
     vocabulary_service_pb2,
 )
 from ovperception.v1.model_admin_service_pb2_grpc import add_ModelAdminServiceServicer_to_server
 from ovperception.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
 from ovperception.v1.perception_service_pb2_grpc import add_PerceptionServiceServicer_to_server
+from ovperception.v1.shared_memory_service_pb2_grpc import add_SharedMemoryServiceServicer_to_server
 from ovperception.v1.vocabulary_service_pb2_grpc import add_VocabularyServiceServicer_to_server
 from serving.engine import Engine
 from serving.model_admin import HealthReport, ModelAdminService, ModelLoader
 from serving.model_service import ModelService
 from serving.service import PerceptionService
+from serving.shared_memory import SharedMemoryService
 from serving.vocabularies import KeptVocabularies
 from serving.vocabulary_service import VocabularyService
 from serving.words import WordReader
@@ -28,6 +31,7 @@ PUBLIC_SERVICES = (
     perception_service_pb2.DESCRIPTOR.services_by_name["PerceptionService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     vocabulary_service_pb2.DESCRIPTOR.services_by_name["VocabularyService"].full_name,
+    shared_memory_service_pb2.DESCRIPTOR.services_by_name["SharedMemoryService"].full_name,
 )
 
 ADMIN_SERVICES = (
@@ -43,6 +47,7 @@ def add_public_services(engine: Engine, server: grpc.Server) -> None:
     add_PerceptionServiceServicer_to_server(PerceptionService(engine, WordReader(kept, config)), server)
     add_ModelServiceServicer_to_server(ModelService(engine), server)
     add_VocabularyServiceServicer_to_server(VocabularyService(kept, config), server)
+    add_SharedMemoryServiceServicer_to_server(SharedMemoryService(engine.shared_memory), server)
 
 
 def add_admin_services(engine: Engine, server: grpc.Server, load: ModelLoader, report: HealthReport) -> None:

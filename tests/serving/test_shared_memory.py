@@ -1,0 +1,131 @@
+"""Shared memory: made by the server, handed over once, over a Unix socket only, and copied before use."""
+
+import mmap
+import os
+import socket
+
+import grpc
+import numpy as np
+import pytest
+from grpc_status import rpc_status
+
+from ovperception.errors import InvalidImage, InvalidParameter, ResourceExhausted, UnknownRegion, Unsupported
+from ovperception.images import encode_png
+from ovperception.v1 import image_pb2 as im
+from ovperception.v1 import perception_service_pb2 as pb
+from ovperception.v1 import shared_memory_service_pb2 as sm
+from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
+from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
+from ovperception.wire_errors import error_of
+from serving.shared_memory import SharedMemory
+
+RAW = {"width": 70, "height": 48, "format": "PIXEL_FORMAT_RGB8"}
+
+
+def _fetch(reply, token=None):
+    """The file descriptor of a region, as a client gets it; None if it is refused."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(5)
+        peer.connect(reply.handover_socket)
+        peer.sendall(token or reply.token)
+        _, descriptors, _, _ = socket.recv_fds(peer, 1, 1)
+    return descriptors[0] if descriptors else None
+
+
+@pytest.fixture
+def local(serve, model, tmp_path):
+    """A server on a Unix socket, and a channel to it."""
+    server = serve(model, host=f"unix:{tmp_path}/socket", max_shared_bytes=100_000)
+    with grpc.insecure_channel(server.address) as channel:
+        yield server, channel
+
+
+def _embed(channel, **shared):
+    image = im.Image(shared_memory=im.SharedMemoryRef(**shared), frame_id="left")
+    try:
+        return PerceptionServiceStub(channel).EmbedImage(pb.EmbedImageRequest(image=image))
+    except grpc.RpcError as error:
+        raise error_of(rpc_status.from_call(error)) from None
+
+
+def test_pixels_and_files_through_a_region(local, model, picture):
+    _, channel = local
+    stub = SharedMemoryServiceStub(channel)
+    region = stub.CreateSharedMemory(sm.CreateSharedMemoryRequest(size=40_000))
+    descriptor = _fetch(region)
+    png = encode_png(picture)
+    with mmap.mmap(descriptor, 40_000) as memory:
+        memory[: picture.nbytes] = picture.tobytes()
+        memory[picture.nbytes : picture.nbytes + len(png)] = png
+    with pytest.raises(PermissionError):  # nobody changes its size under the server
+        os.ftruncate(descriptor, 1)
+    os.close(descriptor)
+    expected = model.embed_image(picture.copy())
+    reply = _embed(channel, region=region.region, size=picture.nbytes, layout=RAW)
+    np.testing.assert_array_equal(np.frombuffer(reply.embedding.data, "<f4"), expected)
+    assert reply.info.image.frame_id == "left"
+    reply = _embed(channel, region=region.region, offset=picture.nbytes, size=len(png))
+    np.testing.assert_array_equal(np.frombuffer(reply.embedding.data, "<f4"), expected)
+    for offset, size in ((0, 40_001), (1, 40_000), (2**63, 2), (0, 0)):
+        with pytest.raises(InvalidImage) as caught:
+            _embed(channel, region=region.region, offset=offset, size=size, layout=RAW)
+        assert caught.value.field == "image.shared_memory.size"
+    assert stub.DeleteSharedMemory(sm.DeleteSharedMemoryRequest(region=region.region)).deleted
+    with pytest.raises(UnknownRegion):
+        _embed(channel, region=region.region, size=1)
+    assert PerceptionServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest()).shared_memory
+
+
+def test_a_token_is_good_for_one_time(local):
+    stub = SharedMemoryServiceStub(local[1])
+    region = stub.CreateSharedMemory(sm.CreateSharedMemoryRequest(size=10))
+    assert _fetch(region, bytes(32)) is None
+    descriptor = _fetch(region)
+    assert descriptor is not None
+    os.close(descriptor)
+    assert _fetch(region) is None
+    assert os.stat(os.path.dirname(region.handover_socket)).st_mode & 0o077 == 0
+
+
+def test_not_over_tcp(serve, model):
+    with grpc.insecure_channel(serve(model).address) as channel:
+        with pytest.raises(Unsupported, match="Unix socket") as caught:
+            _embed(channel, region="regions/x", size=1)
+        assert caught.value.field == "image.shared_memory"
+        with pytest.raises(grpc.RpcError) as failed:
+            SharedMemoryServiceStub(channel).CreateSharedMemory(sm.CreateSharedMemoryRequest(size=1))
+        assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert not PerceptionServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest()).shared_memory
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_regions_are_bounded_private_and_end():
+    clock = _Clock()
+    memory = SharedMemory(max_bytes=100, max_region=60, ttl_s=10, clock=clock)
+    before = len(os.listdir("/proc/self/fd"))
+    first = memory.create(60, "me")
+    with pytest.raises(ResourceExhausted):
+        memory.create(60, "me")
+    for size in (0, 61, 2**63):
+        with pytest.raises(InvalidParameter):
+            memory.create(size, "me")
+    image = im.Image(shared_memory={"region": first.region, "size": 1})
+    assert memory.image(image, "me").encoded == b"\0"
+    with pytest.raises(UnknownRegion):
+        memory.image(image, "you")
+    assert not memory.delete(first.region, "you")
+    clock.now += 11
+    with pytest.raises(UnknownRegion):
+        memory.image(image, "me")
+    assert len(memory) == 0
+    memory.create(60, "me")
+    folder = os.path.dirname(first.handover_socket)
+    memory.close()
+    assert not os.path.exists(folder)
+    assert len(os.listdir("/proc/self/fd")) <= before
