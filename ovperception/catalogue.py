@@ -33,11 +33,15 @@ __all__ = [
     "pulled_path",
 ]
 
-BUILT_IN = ("tiny", "tiny-regionclip")
-"""Models whose weights are in the package."""
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DATA = Path(__file__).parent / "data"
+
+BUILT_IN = tuple(
+    name
+    for name in ("tiny", "tiny-regionclip", "tiny-lseg")
+    if (_DATA / "models" / f"{name}.safetensors").is_file()
+)
+"""Models whose weights are in the package."""
 
 
 class CatalogueEntry(BaseModel):
