@@ -3,7 +3,7 @@
     python benchmarks/serving_peers.py --python /path/to/an/environment/bin/python --rounds 5
 
 `--python` names an interpreter that has the peers (mosec; litserve, python-multipart); what it lacks is left
-out and told. Each server is a process of its own and the load another; the model sleeps 8 ms a pass of up to 8
+out and told. Each server is a process of its own, the load another; the model sleeps 8 ms a pass of up to 8
 requests. Rounds are interleaved; what is reported are medians, their spread, and ours over theirs within a
 round. Ours does more for a request: words, boxes and timing, where theirs answer two bytes.
 """
