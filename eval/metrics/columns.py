@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from ovperception.errors import InvalidDataset
 
-__all__ = ["box_column", "integer_column", "number_column", "records"]
+__all__ = [
+    "box_column",
+    "checked_boxes",
+    "checked_integers",
+    "checked_numbers",
+    "integer_column",
+    "number_column",
+    "records",
+]
 
 Record = Mapping[str, Any]
 Records = Sequence[Record]
@@ -29,6 +37,8 @@ def records(value: object, what: str) -> Records:
     """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise InvalidDataset(f"The {what} are not a list", field=what, got=type(value).__name__)
+    if set(map(type, value)) <= {dict}:  # a check each would take as long as all the rest
+        return value
     for index, row in enumerate(value):
         if not isinstance(row, Mapping):
             raise InvalidDataset("This is not an object", field=f"{what}[{index}]", got=row)
@@ -72,11 +82,15 @@ def number_column(rows: Sequence[Record], name: str, what: str) -> NDArray[np.fl
     if not rows:
         return np.zeros(0)
     values = _values(rows, name, what)
-    column = _array(values, name, what).astype(np.float64, copy=False)
-    return _finite(column, values, name, what)
+    return checked_numbers(_array(values, name, what).astype(np.float64, copy=False), name, what)
 
 
-def _finite(column: NDArray[np.float64], values: Sequence[Any], name: str, what: str) -> NDArray[np.float64]:
+def checked_numbers(column: NDArray[np.float64], name: str, what: str) -> NDArray[np.float64]:
+    """The column itself, (N,) or (N, M), if it is finite.
+
+    Raises:
+        InvalidDataset: a number is NaN or infinite.
+    """
     finite = np.isfinite(column) if column.ndim == 1 else np.isfinite(column).all(axis=1)
     if not finite.all():
         index = int(np.argmin(finite))
@@ -84,7 +98,7 @@ def _finite(column: NDArray[np.float64], values: Sequence[Any], name: str, what:
             f"This {name} is not finite",
             field=f"{what}[{index}].{name}",
             expected="a finite number",
-            got=values[index],
+            got=column[index].tolist(),
             mend="NaN has no order: every number made with it would be arbitrary.",
         )
     return column
@@ -98,14 +112,21 @@ def integer_column(rows: Sequence[Record], name: str, what: str) -> NDArray[np.i
     """
     if not rows:
         return np.zeros(0, np.int64)
-    values = _values(rows, name, what)
-    column = _array(values, name, what)
+    return checked_integers(_array(_values(rows, name, what), name, what), name, what)
+
+
+def checked_integers(column: NDArray[Any], name: str, what: str) -> NDArray[np.int64]:
+    """(N,) the column as integers.
+
+    Raises:
+        InvalidDataset: a number is not whole.
+    """
     if column.dtype.kind == "f":
         whole = column == np.floor(column)  # false for NaN
         if not (whole & (np.abs(column) < 2**53)).all():
             index = int(np.argmin(whole))
             raise InvalidDataset(
-                f"This {name} is not a whole number", field=f"{what}[{index}].{name}", got=values[index]
+                f"This {name} is not a whole number", field=f"{what}[{index}].{name}", got=column[index]
             )
     return column.astype(np.int64, copy=False)
 
@@ -134,7 +155,16 @@ def box_column(rows: Sequence[Record], what: str) -> NDArray[np.float64]:
             expected="[x, y, width, height] in pixels",
             got=values[index],
         )
-    _finite(column, values, "bbox", what)
+    return checked_boxes(column, what)
+
+
+def checked_boxes(column: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    """The column itself, (N, 4) x, y, width, height.
+
+    Raises:
+        InvalidDataset: a number is not finite, or a side is negative.
+    """
+    checked_numbers(column, "bbox", what)
     negative = (column[:, 2:] < 0).any(axis=1)
     if negative.any():
         index = int(np.argmax(negative))
@@ -142,7 +172,7 @@ def box_column(rows: Sequence[Record], what: str) -> NDArray[np.float64]:
             "This box has a negative side",
             field=f"{what}[{index}].bbox",
             expected="[x, y, width, height] in pixels",
-            got=values[index],
+            got=column[index].tolist(),
             mend="Boxes given by two corners have to be turned into x, y, width, height.",
         )
     return column

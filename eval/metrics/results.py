@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.columns import box_column, integer_column, number_column, records
+from eval.metrics.columns import (
+    box_column,
+    checked_boxes,
+    checked_integers,
+    checked_numbers,
+    integer_column,
+    number_column,
+    records,
+)
 from eval.metrics.ground_truth import GroundTruth
 from eval.metrics.json_files import read_json
+from eval.metrics.plain_results import read_plain_boxes
 from eval.metrics.run_lengths import check_masks
 from ovperception.errors import InvalidDataset
 
@@ -77,41 +87,79 @@ def read_results(
         InvalidDataset: it is no result file, an image is not among the annotated ones, a score is NaN, or a
             box or mask is misshaped.
     """
+    given = _given(source, masks)
+    image_ids, category_ids, scores = given.image_ids, given.category_ids, given.scores
+    warnings: Counter[str] = Counter()
+    _check_images(image_ids, truth)
+    warnings["score_out_of_range"] += int(((scores < 0) | (scores > 1)).sum())
+    kept = _capped(image_ids, category_ids, scores, cap or Cap())
+    warnings["capped_result"] += len(kept) - int(kept.sum())
+    kept &= _asked_for(image_ids, category_ids, kept, truth, warnings)
+    if not kept.all():
+        given = given.only(kept)
+    if len(given.scores):
+        warnings["image_without_results"] += len(truth.images) - len(np.unique(given.image_ids))
+    else:
+        warnings["no_results"] += 1
+    if given.boxes is not None:
+        areas, rles = given.boxes[:, 2] * given.boxes[:, 3], None
+        warnings["degenerate_box"] += int((areas == 0).sum())
+    else:
+        rles, pixels = check_masks(given.masks, truth.sizes(given.image_ids), "results")
+        areas = pixels.astype(np.float64)
+        warnings["empty_mask"] += int((pixels == 0).sum())
+    return Results(
+        image_ids=given.image_ids,
+        category_ids=given.category_ids,
+        scores=given.scores,
+        boxes=given.boxes,
+        masks=rles,
+        areas=areas,
+        warnings=warnings,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Given:
+    """A result file by column; masks are not looked at yet."""
+
+    image_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    boxes: NDArray[np.float64] | None
+    masks: list[Any]
+
+    def only(self, kept: NDArray[np.bool_]) -> _Given:
+        return _Given(
+            image_ids=self.image_ids[kept],
+            category_ids=self.category_ids[kept],
+            scores=self.scores[kept],
+            boxes=None if self.boxes is None else self.boxes[kept],
+            masks=list(compress(self.masks, kept.tolist())),
+        )
+
+
+def _given(source: str | Path | Sequence[Mapping[str, Any]], masks: bool) -> _Given:
+    if isinstance(source, str | Path):
+        plain = read_plain_boxes(Path(source)) if not masks and Path(source).is_file() else None
+        if plain is not None:
+            return _Given(
+                image_ids=checked_integers(plain["image_id"], "image_id", "results"),
+                category_ids=checked_integers(plain["category_id"], "category_id", "results"),
+                scores=checked_numbers(plain["score"], "score", "results"),
+                boxes=checked_boxes(plain["bbox"], "results"),
+                masks=[],
+            )
     content = read_json(source) if isinstance(source, str | Path) else source
     if isinstance(content, Mapping) and "annotations" in content:
         content = content["annotations"]
     rows = records(content, "results")
-    warnings: Counter[str] = Counter()
-    image_ids = integer_column(rows, "image_id", "results")
-    _check_images(image_ids, truth)
-    category_ids = integer_column(rows, "category_id", "results")
-    scores = number_column(rows, "score", "results")
-    warnings["score_out_of_range"] += int(((scores < 0) | (scores > 1)).sum())
-    kept = _capped(image_ids, category_ids, scores, cap or Cap())
-    warnings["capped_result"] += len(rows) - int(kept.sum())
-    kept &= _asked_for(image_ids, category_ids, kept, truth, warnings)
-    if not kept.all():
-        rows = [rows[i] for i in np.flatnonzero(kept).tolist()]
-        image_ids, category_ids, scores = image_ids[kept], category_ids[kept], scores[kept]
-    warnings["no_results"] += not rows
-    warnings["image_without_results"] += len(truth.images) - len(np.unique(image_ids)) if len(rows) else 0
-    if masks:
-        found = [row.get("segmentation") for row in rows]
-        rles, pixels = check_masks(found, truth.sizes(image_ids), "results")
-        warnings["empty_mask"] += int((pixels == 0).sum())
-        boxes, areas = None, pixels.astype(np.float64)
-    else:
-        boxes = box_column(rows, "results")
-        areas, rles = boxes[:, 2] * boxes[:, 3], None
-        warnings["degenerate_box"] += int((areas == 0).sum())
-    return Results(
-        image_ids=image_ids,
-        category_ids=category_ids,
-        scores=scores,
-        boxes=boxes,
-        masks=rles,
-        areas=areas,
-        warnings=warnings,
+    return _Given(
+        image_ids=integer_column(rows, "image_id", "results"),
+        category_ids=integer_column(rows, "category_id", "results"),
+        scores=number_column(rows, "score", "results"),
+        boxes=None if masks else box_column(rows, "results"),
+        masks=[row.get("segmentation") for row in rows] if masks else [],
     )
 
 

@@ -120,17 +120,31 @@ def _filled(strings: list[str], pixels: NDArray[np.int64]) -> tuple[NDArray[np.b
     numbers = _numbers(characters, ends)
     # Runs of mask m are numbers[begin[m] : stop[m]]; every one has at least one.
     stop = np.searchsorted(ends, stops - 1) + 1
-    begin = np.concatenate(([0], stop[:-1]))
-    runs_of = np.repeat(np.arange(len(strings)), stop - begin)
-    position = np.arange(len(numbers)) - begin[runs_of]
-    odd = _undo_differences(numbers, runs_of, position % 2 == 1)
-    even = _undo_differences(numbers, runs_of, (position % 2 == 0) & (position > 0))
-    fits = (numbers >= 0) & (numbers <= pixels[runs_of])
-    totals = np.add.reduceat(numbers, begin)
-    areas = np.zeros(len(strings), np.int64)
-    np.add.at(areas, runs_of[odd], numbers[odd])
-    del even
-    return (totals == pixels) & np.logical_and.reduceat(fits, begin), areas
+    return _summed(numbers, np.diff(stop, prepend=0), pixels)
+
+
+def _summed(
+    numbers: NDArray[np.int64], runs: NDArray[np.int64], pixels: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Undoes the differences, each to the run two before, of masks of so many runs each."""
+    # Every mask is moved to an even place, so that two strides tell its odd runs from its even ones.
+    halves = (runs + 1) // 2
+    begin = np.cumsum(halves) - halves
+    moved = np.zeros(2 * int(halves.sum()), np.int64)
+    moved[np.arange(len(numbers)) + np.repeat(2 * begin - (np.cumsum(runs) - runs), runs)] = numbers
+    even, odd = moved[0::2], moved[1::2]
+    first = even[begin].copy()
+    even[begin] = 0  # the third run is itself, no difference to the first
+    for column in (even, odd):
+        np.cumsum(column, out=column)
+        column -= np.repeat(np.concatenate(([0], column[begin[1:] - 1])), halves)
+    even[begin] = first
+    odd[(begin + halves - 1)[runs % 2 == 1]] = 0  # there is no such run
+    largest = np.maximum(np.maximum.reduceat(even, begin), np.maximum.reduceat(odd, begin))
+    least = np.minimum(np.minimum.reduceat(even, begin), np.minimum.reduceat(odd, begin))
+    areas = np.add.reduceat(odd, begin)
+    fits = (least >= 0) & (largest <= pixels) & (np.add.reduceat(even, begin) + areas == pixels)
+    return fits, areas
 
 
 def _numbers(characters: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -145,18 +159,3 @@ def _numbers(characters: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[
     negative = (characters[ends] & 16) != 0
     numbers[negative] -= np.int64(1) << (5 * lengths[negative])
     return numbers
-
-
-def _undo_differences(
-    numbers: NDArray[np.int64], runs_of: NDArray[np.int64], chosen: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Adds up, in place and within each mask, the runs chosen; gives where they are."""
-    where = np.flatnonzero(chosen)
-    if not len(where):
-        return where
-    sums = np.cumsum(numbers[where])
-    owner = runs_of[where]
-    first = np.flatnonzero(np.diff(owner, prepend=-1))
-    before = np.concatenate(([0], sums[first[1:] - 1]))
-    numbers[where] = sums - np.repeat(before, np.diff(first, append=len(where)))
-    return where
