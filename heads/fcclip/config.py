@@ -47,6 +47,8 @@ class FCCLIPConfig:
             in the published heads.
         cover_small_masks: Give a mask that covers no centre of a cell the cell it covers most; the published
             heads leave it without one.
+        box_share: Weight of a mask's box, read along the backbone's path for boxes, in its CLIP embedding; 0
+            for the mask alone, as in the published heads.
         seen_words: Names and synonyms of the training vocabulary; a class is seen if it shares one.
         object_score_threshold: Panoptic: queries at or below it are dropped.
         overlap_threshold: Panoptic: segments of which less than this part stays visible are dropped.
@@ -72,6 +74,7 @@ class FCCLIPConfig:
     ensemble_on_valid_mask: bool = False
     min_fragment: float = 0.0
     cover_small_masks: bool = False
+    box_share: float = 0.0
     seen_words: tuple[str, ...] = ()
     object_score_threshold: float = 0.0
     overlap_threshold: float = 0.8
@@ -119,6 +122,7 @@ class FCCLIPConfig:
             "seen_weight",
             "unseen_weight",
             "min_fragment",
+            "box_share",
             "object_score_threshold",
             "overlap_threshold",
         ):

@@ -17,7 +17,7 @@ from heads.fcclip.losses import LossSettings, set_losses
 from heads.fcclip.mask_decoder import MaskDecoder
 from heads.fcclip.pixel_decoder import PixelDecoder
 from ovperception.backbones.fast_linear import quicken_linears
-from ovperception.backbones.regions import most_covered
+from ovperception.backbones.regions import mask_boxes, most_covered
 from ovperception.head import Encoding, MaskScores, Task, one_image
 from ovperception.postprocess.fragments import drop_fragments
 
@@ -129,10 +129,15 @@ class FCCLIP(nn.Module):
         inside = F.interpolate(mask_logits, size=grid, mode="bilinear", align_corners=False) > 0
         if self.config.cover_small_masks:
             inside |= ~inside.flatten(2).any(-1)[..., None, None] & most_covered(mask_logits > 0, grid)
+        clip = F.normalize(backbone.embed_masks(features, inside).float(), dim=-1)
+        if self.config.box_share > 0:
+            boxes = mask_boxes(mask_logits > 0, features.image_size)
+            by_box = F.normalize(backbone.embed_boxes(features, boxes.unbind()).float(), dim=-1)
+            clip = F.normalize(torch.lerp(clip, by_box.view_as(clip), self.config.box_share), dim=-1)
         return FCCLIPEncoding(
             mask_logits=mask_logits,
             query_embeddings=self.query_embedding(mask_features, mask_logits, state),
-            clip_embeddings=F.normalize(backbone.embed_masks(features, inside).float(), dim=-1),
+            clip_embeddings=clip,
             valid=inside.flatten(2).any(dim=-1),
         )
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["as_rois", "covered_cells", "masked_mean", "most_covered"]
+__all__ = ["as_rois", "covered_cells", "mask_boxes", "masked_mean", "most_covered"]
 
 _EPSILON = 1e-8  # FC-CLIP, `MaskPooling`
 
@@ -40,6 +40,26 @@ def masked_mean(dense: Tensor, masks: Tensor) -> Tensor:
 def most_covered(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, Q, H, W) bool -> (B, Q, h, w) bool: the cell a mask covers most; none for an empty mask."""
     return _most(F.adaptive_avg_pool2d(masks.float(), grid))
+
+
+def mask_boxes(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """The tight boxes of masks.
+
+    Args:
+        masks: (..., h, w) bool, on a grid that covers a picture.
+        size: (height, width) of that picture in pixels.
+
+    Returns:
+        (..., 4) float32 xyxy in pixels; of an empty mask the whole picture.
+    """
+    ends = []
+    for across, extent in ((masks.any(-2), size[1]), (masks.any(-1), size[0])):
+        cells = across.shape[-1]
+        first = across.int().argmax(-1)
+        last = cells - across.flip(-1).int().argmax(-1)
+        ends.append((first * (extent / cells), last * (extent / cells)))
+    (x0, x1), (y0, y1) = ends
+    return torch.stack((x0, y0, x1, y1), dim=-1).float()
 
 
 def covered_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from heads.fcclip.classify import class_logits, combine
 from heads.fcclip.mask_decoder import _attendable, _resize
 from heads.fcclip.position import reference_points, sine_encoding
 from ovperception.backbones import Features
+from ovperception.backbones.regions import mask_boxes
 from ovperception.errors import InvalidParameter
 from ovperception.head import Head
 from ovperception.text import TextClassifier
@@ -48,6 +50,10 @@ class MeanBackbone:
         weights = masks.flatten(2).float()
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-8)
         return weights @ features["res5"].flatten(2).transpose(1, 2) @ self.projection
+
+    def embed_boxes(self, features: Features, boxes: Sequence[Tensor]) -> Tensor:
+        corners = torch.cat(list(boxes)) / 64
+        return torch.cat((corners, corners.square(), corners.sin()), dim=-1).repeat(1, 2)
 
 
 def features(images: int = 2, size: tuple[int, int] = (64, 96)) -> Features:
@@ -300,3 +306,23 @@ def test_a_small_mask_is_given_the_cell_it_covers_most():
         [[False, False], [False, True]],
         [[False, False], [False, False]],  # an empty mask covers nothing
     ]
+
+
+def test_the_box_of_a_mask_has_its_share_in_the_clip_embedding() -> None:
+    seen, backbone = features(), MeanBackbone()
+    torch.manual_seed(0)
+    plain = FCCLIP(SMALL).eval()
+    with torch.no_grad():
+        masks = plain.encode(backbone, seen)
+        found = {}
+        for share in (0.25, 1.0):
+            head = FCCLIP(replace(SMALL, box_share=share)).eval()
+            head.load_state_dict(plain.state_dict())
+            found[share] = head.encode(backbone, seen).clip_embeddings
+    boxes = mask_boxes(masks.mask_logits > 0, (64, 96))
+    by_box = F.normalize(backbone.embed_boxes(seen, boxes.unbind()), dim=-1).view_as(masks.clip_embeddings)
+    torch.testing.assert_close(found[1.0], by_box)
+    mixed = F.normalize(0.75 * masks.clip_embeddings + 0.25 * by_box, dim=-1)
+    torch.testing.assert_close(found[0.25], mixed)
+    with pytest.raises(InvalidParameter, match="box_share"):
+        replace(SMALL, box_share=1.5)
