@@ -1,4 +1,9 @@
-"""The evaluators and the published protocols. Import by name from it; never `import eval`."""
+"""The evaluators and the published protocols. Import by name from it; never `import eval`.
+
+Scoring files needs no model: what loads torch is loaded when it is asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from eval.metrics import (
     ConfusionMatrix,
@@ -10,7 +15,9 @@ from eval.metrics import (
     score_lvis,
     score_semantic,
 )
-from eval.scenes import MEASURES, SceneEvaluation, evaluate_scenes
+
+if TYPE_CHECKING:
+    from eval.scenes import MEASURES, SceneEvaluation, evaluate_scenes
 
 __all__ = [
     "MEASURES",
@@ -25,3 +32,11 @@ __all__ = [
     "score_lvis",
     "score_semantic",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("MEASURES", "SceneEvaluation", "evaluate_scenes"):
+        from eval import scenes
+
+        return getattr(scenes, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from eval.metrics.ap_engine import APTask, EngineName, IoUKind, ap_engine
 from eval.metrics.ground_truth import GroundTruth, read_ground_truth
+from eval.metrics.json_files import uncollected
 from eval.metrics.precision_recall import Area, PrecisionRecall
 from eval.metrics.results import Cap, Results, read_results
 from eval.metrics.scores import Category, ClassScore, DetectionScores
@@ -70,23 +71,20 @@ def score_coco(
     """
     _check_iou(iou)
     chosen = sorted({i for ids in groups.values() for i in ids}) if groups else None
-    expected = read_ground_truth(truth, masks=iou != "bbox", image_ids=image_ids, category_ids=chosen)
-    if groups:
-        named = {i: name for name, ids in groups.items() for i in ids}
-        expected = replace(
-            expected, categories=tuple(replace(c, group=named[c.id]) for c in expected.categories)
-        )
-    found = read_results(results, expected, masks=iou != "bbox")
     judge = ap_engine(engine, iou)
-    curves = judge.accumulate(
-        APTask(
+    with uncollected():
+        expected = read_ground_truth(truth, masks=iou != "bbox", image_ids=image_ids, category_ids=chosen)
+        if groups:
+            expected = _grouped(expected, groups)
+        found = read_results(results, expected, masks=iou != "bbox")
+        task = APTask(
             truth=expected,
             results=found,
             iou=iou,
             max_detections=COCO_LIMITS,
             class_agnostic=class_agnostic,
         )
-    )
+        curves = judge.accumulate(task)
     rules = {"AP": "COCO", "max_detections": "100 per image and class", "recall_points": "101"}
     metrics = _coco_metrics(curves) | _group_metrics(curves, groups or {})
     if groups:
@@ -130,15 +128,16 @@ def score_lvis(
     for name, limit in (("per_image", per_image), ("per_class", per_class)):
         if limit < 1:
             raise InvalidParameter("A limit is too small", field=name, expected="at least 1", got=limit)
-    expected = read_ground_truth(truth, masks=iou != "bbox", federated=True, image_ids=image_ids)
     cap = Cap(per_class=per_class) if fixed else Cap(per_image=per_image)
-    found = read_results(results, expected, masks=iou != "bbox", cap=cap)
     judge = ap_engine(engine, iou)
-    # The cap leaves no image more than this of one class: the engine has nothing to cut.
-    limit = max(1, len(found.scores)) if fixed else per_image
-    curves = judge.accumulate(
-        APTask(truth=expected, results=found, iou=iou, max_detections=(limit,), federated=True)
-    )
+    with uncollected():
+        expected = read_ground_truth(truth, masks=iou != "bbox", federated=True, image_ids=image_ids)
+        found = read_results(results, expected, masks=iou != "bbox", cap=cap)
+        # The cap leaves no image more than this of one class: the engine has nothing to cut.
+        limit = max(1, len(found.scores)) if fixed else per_image
+        curves = judge.accumulate(
+            APTask(truth=expected, results=found, iou=iou, max_detections=(limit,), federated=True)
+        )
     rules = {
         "AP": "LVIS fixed" if fixed else "LVIS standard",
         "max_detections": f"{per_class} per class" if fixed else f"{per_image} per image",
@@ -148,6 +147,11 @@ def score_lvis(
     metrics = _lvis_metrics(curves, expected.categories, "" if fixed else f"@{LVIS_PER_IMAGE}")
     kind = "lvis-fixed" if fixed else "lvis"
     return _scores(kind, iou, metrics, curves, expected, found, rules)
+
+
+def _grouped(truth: GroundTruth, groups: Mapping[str, Collection[int]]) -> GroundTruth:
+    named = {i: name for name, ids in groups.items() for i in ids}
+    return replace(truth, categories=tuple(replace(c, group=named[c.id]) for c in truth.categories))
 
 
 def _check_iou(iou: str) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 from ovperception.errors import InvalidDataset, MissingFile
 
-__all__ = ["read_json"]
+__all__ = ["read_json", "uncollected"]
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Millions of small dicts are made and none is garbage: looking for it takes half of the time."""
+def uncollected() -> Iterator[None]:
+    """Millions of small objects are made and none is garbage: looking for it takes half of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -41,7 +41,7 @@ def read_json(path: str | Path) -> Any:
     try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        with _uncollected():
+        with uncollected():
             return json.loads(content)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(error.doc.rstrip()) - 1 or error.msg.startswith("Unterminated")

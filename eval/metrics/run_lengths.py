@@ -71,21 +71,22 @@ def _invalid(error: InvalidRegions, index: int, what: str) -> InvalidDataset:
 
 
 def _check_sizes(masks: Sequence[Mapping[str, Any]], sizes: NDArray[np.int64], what: str) -> None:
-    known = sizes.tolist()
-    for index, mask in enumerate(masks):
-        size = mask.get("size")
-        if size != known[index]:
-            if type(size) is not list or len(size) != 2 or not all(type(side) is int for side in size):
-                _compressed(mask, index, what)  # a tuple, or a message of its own
-                size = list(mask["size"])
-            if known[index][0] >= 0 and size != known[index]:
-                raise InvalidDataset(
-                    "A mask is not of the size of its image",
-                    field=f"{what}[{index}].segmentation.size",
-                    expected=f"[height, width] = {known[index]}",
-                    got=size,
-                    mend="Masks have to be made at the size of the annotated image.",
-                )
+    try:
+        found = np.array([mask["size"] for mask in masks], np.int64).reshape(-1, 2)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        for index, mask in enumerate(masks):  # one of them has a message of its own
+            _compressed(mask, index, what)
+        raise
+    differs = (found != sizes).any(axis=1) & (sizes >= 0).all(axis=1)
+    if differs.any():
+        index = int(np.argmax(differs))
+        raise InvalidDataset(
+            "A mask is not of the size of its image",
+            field=f"{what}[{index}].segmentation.size",
+            expected=f"[height, width] = {sizes[index].tolist()}",
+            got=found[index].tolist(),
+            mend="Masks have to be made at the size of the annotated image.",
+        )
 
 
 def _areas(masks: Sequence[Mapping[str, Any]], first: int, what: str) -> NDArray[np.int64]:

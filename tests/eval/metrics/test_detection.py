@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -85,3 +88,8 @@ def test_masks_are_judged_without_their_boxes(engine: EngineName) -> None:
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], engine: EngineName) -> None:
     curves(TRUTH, [box(1, 7, [0, 0, 50, 50], 0.9)], "bbox", engine)
     assert capfd.readouterr() == ("", "")
+
+
+def test_scoring_files_loads_no_torch() -> None:
+    code = "import sys, eval.metrics; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
