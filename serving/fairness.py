@@ -57,7 +57,7 @@ class _Turns(Generic[K]):
 
     def order(self, waiting: Mapping[K, object]) -> list[K]:
         """Those that wait, who was given least first."""
-        return sorted(waiting, key=self._given.__getitem__)
+        return sorted(waiting, key=self._given.__getitem__) if len(waiting) > 1 else list(waiting)
 
     def give(self, key: K, amount: float) -> None:
         """Charge `key`, whose turn it was."""
@@ -115,12 +115,10 @@ class FairQueue(Generic[J]):
     def __init__(self) -> None:
         self._classes: dict[Priority, _Class[J]] = {priority: _Class() for priority in PRIORITIES}
         self._turns: _Turns[Priority] = _Turns()
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __bool__(self) -> bool:
-        return any(some.clients for some in self._classes.values())
+        return self._count
 
     def __iter__(self) -> Iterator[J]:
         for some in self._classes.values():
@@ -133,10 +131,13 @@ class FairQueue(Generic[J]):
         if not some.clients:
             self._turns.join(item.priority)
         some.add(item)
+        self._count += 1
 
     def remove(self, item: J) -> bool:
         """Take an item out; whether it was in."""
-        return self._classes[item.priority].drop(item)
+        dropped = self._classes[item.priority].drop(item)
+        self._count -= dropped
+        return dropped
 
     def take(self, fits: Callable[[J], bool] = lambda _: True) -> J | None:
         """The next of all items that fit; None if none does."""
@@ -146,6 +147,7 @@ class FairQueue(Generic[J]):
             item = some.first(fits)
             if item is not None:
                 some.drop(item)
+                self._count -= 1
                 some.turns.give(item.client, item.cost)
                 self._turns.give(priority, item.cost / PRIORITIES[priority])
                 return item
@@ -154,6 +156,7 @@ class FairQueue(Generic[J]):
     def clear(self) -> list[J]:
         """Take everything out."""
         items = list(self)
+        self._count = 0
         self._classes = {priority: _Class() for priority in PRIORITIES}
         return items
 

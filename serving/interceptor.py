@@ -44,6 +44,7 @@ class CallInterceptor(_Interceptor):
     def __init__(self, guard: Guard, observers: Sequence[Observer] = ()) -> None:
         self._guard = guard
         self._observers = tuple(observers)
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     # `Any`: requests and replies of whatever method comes through.
     def intercept_service(
@@ -51,16 +52,22 @@ class CallInterceptor(_Interceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap a method; this runs on the thread that takes up calls, and must be quick."""
-        handler = continuation(handler_call_details)
+        """Wrap a method, once; this runs on the thread that takes up calls, and must be quick."""
         method = handler_call_details.method
+        wrapped = self._handlers.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = continuation(handler_call_details)
         if handler is None or method.startswith(_OPEN_TO_ALL):
             return handler
+        return self._handlers.setdefault(method, self._wrap(method, handler))
+
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         coding = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_unary is not None:
             # Parsed by us: what is no message is then the caller's mistake, and read from known callers only.
-            answer = self._unary(method, handler.unary_unary, handler.request_deserializer)
-            return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+            # Written by us: its size is then known without writing it twice.
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, *coding))
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), *coding)
         if handler.stream_stream is not None:
@@ -68,9 +75,13 @@ class CallInterceptor(_Interceptor):
         raise AssertionError(f"{method} takes a stream and gives one reply, which no method of ours does")
 
     def _unary(
-        self, method: str, behaviour: Callable[[Any, Any], Any], parse: Callable[[bytes], Any] | None
-    ) -> Callable[[bytes, grpc.ServicerContext], Any]:
-        def answer(data: bytes, context: grpc.ServicerContext) -> Any:
+        self,
+        method: str,
+        behaviour: Callable[[Any, Any], Any],
+        parse: Callable[[bytes], Any] | None,
+        write: Callable[[Any], bytes] | None,
+    ) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+        def answer(data: bytes, context: grpc.ServicerContext) -> bytes:
             started = time.monotonic()
             record = self._record(method, context)
             try:
@@ -78,14 +89,15 @@ class CallInterceptor(_Interceptor):
                 request = _parse(data, parse)
                 record.request_id = _identify(request)
                 reply = behaviour(request, context)
+                written: bytes = reply if write is None else write(reply)
             except Exception as error:
                 self._end(record, started, error)
                 _answer_error(context, error, record)
             if self._observers:
-                record.request_bytes, record.reply_bytes = len(data), reply.ByteSize()
+                record.request_bytes, record.reply_bytes = len(data), len(written)
                 record.replies = tuple(infos(reply))
                 self._end(record, started)
-            return reply
+            return written
 
         return answer
 

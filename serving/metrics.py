@@ -20,9 +20,13 @@ from serving.telemetry import STAGES, CallRecord
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from ovperception.v1 import results_pb2
+
 __all__ = ["Metrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# Of the stages, by the field of `Timing`; of images, passes and slots.
+_ModelSeries = tuple[tuple[tuple[str, Histogram], ...], Counter, Counter, Counter]
 _SHED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
 
 
@@ -38,7 +42,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._max_batch = max_batch
         self._server: tuple[object, object] | None = None
+        self._method_series: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._model_series: dict[str, _ModelSeries] = {}
         self._counters()
+        self._bytes_in, self._bytes_out = self._bytes.labels("in"), self._bytes.labels("out")
         self.registry.register(_Held(gauges))
         ProcessCollector(registry=self.registry)
 
@@ -79,22 +86,43 @@ class Metrics:
         if record.is_message:
             self._replies.labels(method).inc()
         else:
-            self._calls.labels(method, record.code).inc()
-            self._seconds.labels(method).observe(record.duration_ms / 1e3)
+            calls, seconds = self._of_method(method, record.code)
+            calls.inc()
+            seconds.observe(record.duration_ms / 1e3)
             if record.code in _SHED:
                 self._shed.labels(record.field or record.reason or record.code).inc()
-        self._bytes.labels("in").inc(record.request_bytes)
-        self._bytes.labels("out").inc(record.reply_bytes)
+        self._bytes_in.inc(record.request_bytes)
+        self._bytes_out.inc(record.reply_bytes)
         for info in record.replies:
-            model, timing = info.model.name, info.timing
-            for stage, name in STAGES.items():
-                self._stages.labels(model, stage).observe(getattr(timing, name) / 1e3)
-            if timing.batch_size:
-                # Each image of a pass tells its size, so that its share of the pass adds up to one.
-                share = 1 / timing.batch_size
-                self._images.labels(model).inc()
-                self._passes.labels(model).inc(share)
-                self._slots.labels(model).inc(self._max_batch * share)
+            self._observe_reply(info.model.name, info.timing)
+
+    def _observe_reply(self, model: str, timing: results_pb2.Timing) -> None:
+        stages, images, passes, slots = self._of_model(model)
+        for name, seconds in stages:
+            seconds.observe(getattr(timing, name) / 1e3)
+        if timing.batch_size:
+            # Each image of a pass tells its size, so that its share of the pass adds up to one.
+            share = 1 / timing.batch_size
+            images.inc()
+            passes.inc(share)
+            slots.inc(self._max_batch * share)
+
+    # To find the series of some labels takes longer than to count in it, and each reply counts in a dozen.
+
+    def _of_method(self, method: str, code: str) -> tuple[Counter, Histogram]:
+        found = self._method_series.get((method, code))
+        if found is None:
+            found = (self._calls.labels(method, code), self._seconds.labels(method))
+            self._method_series[method, code] = found
+        return found
+
+    def _of_model(self, model: str) -> _ModelSeries:
+        found = self._model_series.get(model)
+        if found is None:
+            stages = tuple((name, self._stages.labels(model, stage)) for stage, name in STAGES.items())
+            rest = (self._images.labels(model), self._passes.labels(model), self._slots.labels(model))
+            found = self._model_series[model] = (stages, *rest)
+        return found
 
     def start(self, host: str, port: int) -> int:
         """Answer Prometheus; the port.
