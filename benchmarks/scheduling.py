@@ -124,7 +124,7 @@ class Load:
         try:
             with self.engine.call(self._model, "", 10_000, cast(grpc.ServicerContext, context)) as call:
                 scene = call.see(image)
-                call.ask(lambda: scene.detect(words, masks=False), words)
+                call.ask(lambda: scene.draft_detections(words, masks=False), words)()
                 call.info(words)
             outcome.answered.append(time.monotonic() - begun)
         except ResourceExhausted:

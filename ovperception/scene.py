@@ -31,8 +31,7 @@ from ovperception.head import (
     TextPixelScores,
 )
 from ovperception.images import Geometry
-from ovperception.postprocess import boxes as box_detections
-from ovperception.postprocess import instances, mask_boxes, panoptic, semantic
+from ovperception.postprocess import draft_boxes, draft_instances, mask_boxes, panoptic, semantic
 from ovperception.postprocess.resize import Resizer, Window
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.text import TextClassifier
@@ -98,7 +97,6 @@ class Scene:
             region_head = cast("RegionHead", head)
             return head, region_head.encode_boxes(self.model.backbone, self._features, [network])
 
-    @torch.inference_mode()
     def detect(
         self,
         words: Words | TextClassifier,
@@ -128,6 +126,34 @@ class Scene:
             InvalidRegions: boxes of another shape, too many, not finite, or without area inside the image.
             Unsupported: the model has no head for this.
         """
+        return self.draft_detections(
+            words,
+            boxes=boxes,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            nms_iou_threshold=nms_iou_threshold,
+            masks=masks,
+        )()
+
+    @torch.inference_mode()
+    def draft_detections(
+        self,
+        words: Words | TextClassifier,
+        *,
+        boxes: ArrayLike | None = None,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        nms_iou_threshold: float | None = None,
+        masks: bool = True,
+    ) -> Callable[[], Detections]:
+        """The half of `detect` that needs the model and its device.
+
+        Returns:
+            The other half, to be called once, on any thread: masks are pasted and run-length encoded there.
+
+        Raises:
+            OVPError: as `detect`.
+        """
         given = isinstance(words, TextClassifier)
         vocabulary = words.vocabulary if isinstance(words, TextClassifier) else Vocabulary.from_words(words)
         limit = self._default("max_detections", max_detections, 100)
@@ -141,7 +167,7 @@ class Scene:
         text = self.model.classifier(words if given else self.model.with_competitors(vocabulary))
         scores = _asked(head.classify(encoding, text), len(vocabulary))
         if isinstance(scores, BoxScores):
-            return box_detections(
+            return draft_boxes(
                 scores,
                 self.geometry,
                 vocabulary,
@@ -152,7 +178,7 @@ class Scene:
             )
         if not isinstance(scores, MaskScores):
             raise Unsupported("This head gives no objects", field="task", got="detect")
-        found = instances(
+        finish = draft_instances(
             scores,
             self.geometry,
             vocabulary,
@@ -160,7 +186,7 @@ class Scene:
             max_detections=int(limit),
             iou_threshold=None if math.isnan(overlap) else overlap,
         )
-        return found if masks else dataclasses.replace(found, masks=None)
+        return finish if masks else lambda: dataclasses.replace(finish(), masks=None)
 
     def _segmenter(self, head: Head) -> Callable[[Tensor], Tensor | None] | None:
         if not isinstance(head, RegionHead):

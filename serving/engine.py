@@ -147,7 +147,7 @@ class Engine:
 
 
 _QUESTIONS: dict[str, Callable[[ServedScene, Vocabulary], object]] = {
-    "detect": lambda scene, words: scene.detect(words),
+    "detect": lambda scene, words: scene.draft_detections(words)(),
     "semantic": lambda scene, words: scene.semantic(words),
     "panoptic": lambda scene, words: scene.panoptic(words),
 }
@@ -247,6 +247,14 @@ class Call:
         done = self._wait(self._engine.worker.ask(question, self._terms))
         self.timing.classify_ms += done.run_ms
         return done.value
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Time what is left of an answer when the model's thread is done with it."""
+        self._check()
+        started = time.monotonic()
+        yield
+        self.timing.postprocess_ms += 1e3 * (time.monotonic() - started)
 
     @contextmanager
     def encoding(self) -> Iterator[None]:

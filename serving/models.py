@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -46,7 +46,7 @@ class ServedScene(Protocol):
         """Milliseconds spent on ``preprocess``, ``backbone`` and ``head``."""
         ...
 
-    def detect(
+    def draft_detections(
         self,
         words: Vocabulary,
         *,
@@ -55,8 +55,11 @@ class ServedScene(Protocol):
         max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
         masks: bool = True,
-    ) -> Detections:
-        """The objects that `words` name; of (N, 4) `boxes`, if given, what is in them."""
+    ) -> Callable[[], Detections]:
+        """The objects that `words` name; of (N, 4) `boxes`, if given, what is in them.
+
+        What is returned finishes them without the device, on any thread.
+        """
         ...
 
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap:

@@ -42,18 +42,20 @@ class Question(Generic[T]):
     Attributes:
         model: Who is asked.
         words: What with, if anything: new words are encoded before.
-        ask: Asks; runs on the model's thread.
+        ask: Asks; runs on the model's thread, and gives what is left to do, which needs none.
         write: The answer as a message, and whether it was cut short.
     """
 
     model: ServedModel
     words: Vocabulary | None = None
-    ask: Callable[[ServedScene], T]
+    ask: Callable[[ServedScene], Callable[[], T]]
     write: Callable[[T], tuple[pb.PerceiveAnswer, bool]]
 
     def answer(self, call: Call, scene: ServedScene) -> tuple[pb.PerceiveAnswer, bool]:
         """Ask about a scene of the question's model."""
-        found = call.ask(partial(self.ask, scene), self.words, model=self.model)
+        finish = call.ask(partial(self.ask, scene), self.words, model=self.model)
+        with call.finishing():
+            found = finish()
         with call.encoding():
             message, truncated = self.write(found)
             message.model = self.model.name
@@ -174,9 +176,9 @@ def detection(
         with _fields_of_regions():
             regions = requests.boxes(options.regions.boxes, max_boxes)
 
-    def ask(scene: ServedScene) -> Detections:
+    def ask(scene: ServedScene) -> Callable[[], Detections]:
         with _fields_of_regions():
-            return scene.detect(
+            return scene.draft_detections(
                 words.for_objects,
                 boxes=regions,
                 score_threshold=least,
@@ -211,8 +213,8 @@ def semantic(model: ServedModel, words: AskedWords, options: SemanticOptions) ->
             got=stride,
         )
 
-    def ask(scene: ServedScene) -> SemanticMap:
-        return scene.semantic(words.vocabulary, score_threshold=least)
+    def ask(scene: ServedScene) -> Callable[[], SemanticMap]:
+        return _finished(scene.semantic(words.vocabulary, score_threshold=least))
 
     def write(found: SemanticMap) -> tuple[pb.PerceiveAnswer, bool]:
         message = semantic_message(words.labels(found), encoding, scores=scores, stride=stride)
@@ -230,8 +232,8 @@ def panoptic(model: ServedModel, words: AskedWords, options: _Options) -> Questi
     _check_task(model, "panoptic")
     least = _threshold(options, "score_threshold")
 
-    def ask(scene: ServedScene) -> PanopticMap:
-        return scene.panoptic(words.vocabulary, score_threshold=least)
+    def ask(scene: ServedScene) -> Callable[[], PanopticMap]:
+        return _finished(scene.panoptic(words.vocabulary, score_threshold=least))
 
     def write(found: PanopticMap) -> tuple[pb.PerceiveAnswer, bool]:
         return pb.PerceiveAnswer(panoptic=panoptic_message(words.segments(found))), False
@@ -250,7 +252,11 @@ def heatmap(model: ServedModel, text: str) -> Question[NDArray[np.float32]]:
     def write(found: NDArray[np.float32]) -> tuple[pb.PerceiveAnswer, bool]:
         return pb.PerceiveAnswer(heatmap=float_map_message(found)), False
 
-    return Question(model=model, ask=lambda scene: scene.heatmap(checked), write=write)
+    return Question(model=model, ask=lambda scene: _finished(scene.heatmap(checked)), write=write)
+
+
+def _finished(found: T) -> Callable[[], T]:
+    return lambda: found
 
 
 def _threshold(options: _Options, field: str) -> float | None:

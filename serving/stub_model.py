@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -129,7 +129,7 @@ class _Scene:
         self.timing: Mapping[str, float] = {"preprocess": 0.0, "backbone": look.took_ms, "head": 0.0}
         self._objects = objects
 
-    def detect(
+    def draft_detections(
         self,
         words: Vocabulary,
         *,
@@ -138,7 +138,7 @@ class _Scene:
         max_detections: int | None = None,
         nms_iou_threshold: float | None = None,
         masks: bool = True,
-    ) -> Detections:
+    ) -> Callable[[], Detections]:
         """One object for each of the first words, in the upper left of the picture."""
         found = words.names[: min(self._objects, max_detections or self._objects)]
         height, width = self.size
@@ -146,7 +146,7 @@ class _Scene:
         mask = np.zeros(self.size, bool)
         mask[: int(box[3]), : int(box[2])] = True
         rle = RLE.encode(mask) if masks else None
-        return Detections(
+        detections = Detections(
             size=self.size,
             classes=words.names,
             boxes=np.tile(box, (len(found), 1)),
@@ -154,6 +154,7 @@ class _Scene:
             class_ids=np.arange(len(found), dtype=np.int64),
             masks=None if rle is None else (rle,) * len(found),
         )
+        return lambda: detections
 
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap:
         """The first class everywhere."""

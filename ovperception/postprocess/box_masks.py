@@ -13,15 +13,15 @@ from torch import Tensor
 from ovperception.images import Geometry
 from ovperception.rle import RLE
 
-__all__ = ["paste"]
+__all__ = ["draft_masks"]
 
 _THRESHOLD = 0.5  # Mask R-CNN
 
 
-def paste(
+def draft_masks(
     boxes: Tensor, segment: Callable[[Tensor], Tensor | None], geometry: Geometry
-) -> tuple[RLE, ...] | None:
-    """Make and paste the masks of boxes; a box that occurs twice is worked on once.
+) -> Callable[[], tuple[RLE, ...]] | None:
+    """Make the masks of boxes; a box that occurs twice is worked on once.
 
     A pixel belongs to the mask if the probability at its centre, interpolated bilinearly between the centres
     of the box's cells and falling to 0 beyond them, is at least 0.5.
@@ -34,7 +34,8 @@ def paste(
         geometry: How the picture lies in the network input.
 
     Returns:
-        N masks of the presented image, some perhaps empty; None if `segment` makes none.
+        What pastes them, without the device: N masks of the presented image, some perhaps empty. None if
+        `segment` makes none.
     """
     different, which = torch.unique(boxes, dim=0, return_inverse=True)
     probabilities = segment(different)
@@ -42,8 +43,13 @@ def paste(
         return None
     places = geometry.boxes_to_original(different.cpu().numpy())
     grids = probabilities.float().cpu().numpy()
-    pasted = [_paste(grid, box, geometry.original) for grid, box in zip(grids, places, strict=True)]
-    return tuple(pasted[i] for i in which.tolist())
+    order = which.tolist()
+
+    def paste() -> tuple[RLE, ...]:
+        pasted = [_paste(grid, box, geometry.original) for grid, box in zip(grids, places, strict=True)]
+        return tuple(pasted[i] for i in order)
+
+    return paste
 
 
 def _paste(grid: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]) -> RLE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,15 +12,14 @@ from torchvision.ops import batched_nms, box_iou
 
 from ovperception.head import BoxScores, ObjectnessRule
 from ovperception.images import Geometry
-from ovperception.postprocess.box_masks import paste
+from ovperception.postprocess.box_masks import draft_masks
 from ovperception.postprocess.checks import check_classes, check_count, check_unit
 from ovperception.structures import Detections
 from ovperception.vocabulary import Vocabulary
 
-__all__ = ["boxes", "soft_nms"]
+__all__ = ["boxes", "draft_boxes", "soft_nms"]
 
 
-@torch.inference_mode()
 def boxes(
     scores: BoxScores,
     geometry: Geometry,
@@ -52,6 +52,29 @@ def boxes(
         InvalidParameter: A threshold or count is out of range, or the scores are of another number of
             classes.
     """
+    return draft_boxes(
+        scores,
+        geometry,
+        vocabulary,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+        segment=segment,
+    )()
+
+
+@torch.inference_mode()
+def draft_boxes(
+    scores: BoxScores,
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    *,
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    max_detections: int = 100,
+    segment: Callable[[Tensor], Tensor | None] | None = None,
+) -> Callable[[], Detections]:
+    """The half of `boxes` that needs the device; what is returned pastes the masks, on any thread."""
     check_unit(score_threshold=score_threshold, iou_threshold=iou_threshold)
     check_count("max_detections", max_detections)
     check_classes(scores.scores.shape[1], vocabulary)
@@ -78,14 +101,15 @@ def boxes(
     # A box outside of the picture has no area left.
     real = (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
     kept = kept[torch.from_numpy(real).to(kept.device)]
-    return Detections(
+    bare = Detections(
         size=geometry.original,
         classes=vocabulary.names,
         boxes=found[real],
         scores=final.cpu().numpy()[real],
         class_ids=labels[kept].cpu().numpy().astype(np.int64),
-        masks=None if segment is None else paste(candidates[kept], segment, geometry),
     )
+    paste = None if segment is None else draft_masks(candidates[kept], segment, geometry)
+    return lambda: bare if paste is None else replace(bare, masks=paste())
 
 
 def _ranks(scores: Tensor, objectness: Tensor | None, rule: ObjectnessRule) -> Tensor:

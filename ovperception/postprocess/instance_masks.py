@@ -1,6 +1,12 @@
-"""Masks as objects: the best pairs of mask and class, each cut out and run-length encoded where it is."""
+"""Masks as objects: the best pairs of mask and class, each cut out and run-length encoded where it is.
+
+In two halves: what needs the device, which leaves the pixels of each mask, and what needs none, which writes
+them down. A server has the first done by the thread that owns the device, and the second by another.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,10 +23,12 @@ from ovperception.rle import RLE
 from ovperception.structures import Detections
 from ovperception.vocabulary import Vocabulary
 
-__all__ = ["instances", "mask_boxes"]
+__all__ = ["draft_instances", "instances", "mask_boxes"]
+
+_MOST_PIXELS = 2**24
+"""Pixels of masks that a draft holds; the rest is encoded at once, so that no picture fills the memory."""
 
 
-@torch.inference_mode()
 def instances(
     scores: MaskScores,
     geometry: Geometry,
@@ -50,6 +58,29 @@ def instances(
     Raises:
         InvalidParameter: A threshold or count is out of range or the scores are of another number of classes.
     """
+    return draft_instances(
+        scores,
+        geometry,
+        vocabulary,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        things_only=things_only,
+        iou_threshold=iou_threshold,
+    )()
+
+
+@torch.inference_mode()
+def draft_instances(
+    scores: MaskScores,
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    *,
+    score_threshold: float = 0.0,
+    max_detections: int = 100,
+    things_only: bool = False,
+    iou_threshold: float | None = None,
+) -> Callable[[], Detections]:
+    """The half of `instances` that needs the device; what is returned does the other, once, on any thread."""
     check_unit(score_threshold=score_threshold, iou_threshold=1 if iou_threshold is None else iou_threshold)
     check_count("max_detections", max_detections)
     classes = len(vocabulary)
@@ -64,19 +95,22 @@ def instances(
     top, queries, labels = top[keep], queries[keep], labels[keep]
     cut = _cut_out(scores.mask_logits, queries, geometry)
     kept = [i for i, q in enumerate(queries.tolist()) if q in cut]
-    found = np.array([cut[q].sureness for q in queries[kept].tolist()], np.float32)
-    final = top[kept].float().cpu().numpy() * found
-    class_ids = labels[kept].cpu().numpy().astype(np.int64)
     masks = [cut[q] for q in queries[kept].tolist()]
-    order = _order(final, class_ids, masks, vocabulary, score_threshold, iou_threshold)
-    return Detections(
-        size=geometry.original,
-        classes=vocabulary.names,
-        boxes=np.array([masks[i].box for i in order], np.float32).reshape(-1, 4),
-        scores=final[order],
-        class_ids=class_ids[order],
-        masks=tuple(masks[i].rle for i in order),
-    )
+    final = top[kept].float().cpu().numpy() * np.array([mask.sureness for mask in masks], np.float32)
+    class_ids = labels[kept].cpu().numpy().astype(np.int64)
+
+    def finish() -> Detections:
+        order = _order(final, class_ids, masks, vocabulary, score_threshold, iou_threshold)
+        return Detections(
+            size=geometry.original,
+            classes=vocabulary.names,
+            boxes=np.array([masks[i].box for i in order], np.float32).reshape(-1, 4),
+            scores=final[order],
+            class_ids=class_ids[order],
+            masks=tuple(masks[i].rle() for i in order),
+        )
+
+    return finish
 
 
 @torch.inference_mode()
@@ -95,18 +129,35 @@ def mask_boxes(mask_logits: Tensor, geometry: Geometry) -> NDArray[np.float32]:
 
 
 class _Mask:
-    """One mask at full resolution: where it is, and how sure of itself."""
+    """One mask at full resolution: where it is, how sure of itself, and its pixels until they are encoded."""
 
-    __slots__ = ("box", "rle", "sureness")
+    __slots__ = ("_crop", "_rle", "box", "size", "sureness")
 
-    def __init__(self, rle: RLE, box: tuple[int, int, int, int], sureness: float) -> None:
-        self.rle, self.box, self.sureness = rle, box, sureness
+    def __init__(
+        self,
+        crop: NDArray[np.bool_],
+        box: tuple[int, int, int, int],
+        size: tuple[int, int],
+        sureness: float,
+    ) -> None:
+        self.box, self.size, self.sureness = box, size, sureness
+        self._crop: NDArray[np.bool_] | None = crop
+        self._rle: RLE | None = None
+
+    def rle(self) -> RLE:
+        """Encoded; a mask that several classes share is encoded once."""
+        if self._rle is None:
+            assert self._crop is not None  # there until it is encoded
+            self._rle = RLE.from_crop(self._crop, self.box[1], self.box[0], self.size)
+            self._crop = None
+        return self._rle
 
 
 def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[int, _Mask]:
     """The masks of the named queries; empty ones are left out."""
     resizer = Resizer(geometry, (mask_logits.shape[-2], mask_logits.shape[-1]), mask_logits.device)
-    cut = {}
+    cut: dict[int, _Mask] = {}
+    held = 0
     for query in queries.unique().tolist():
         logits = mask_logits[query]
         window = resizer.extent(logits > 0)
@@ -122,8 +173,11 @@ def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[i
         total = float(F.threshold(values, 0, -torch.inf).sigmoid_().sum())
         top, left = window.top + rows[0], window.left + columns[0]
         box = (left, top, left + crop.shape[1], top + crop.shape[0])
-        rle = RLE.from_crop(crop, top, left, geometry.original)
-        cut[query] = _Mask(rle, box, total / (int(np.count_nonzero(crop)) + 1e-6))
+        sureness = total / (int(np.count_nonzero(crop)) + 1e-6)
+        cut[query] = _Mask(crop, box, geometry.original, sureness)
+        held += crop.size
+        if held > _MOST_PIXELS:
+            cut[query].rle()
     return cut
 
 

@@ -30,6 +30,10 @@ class FakeScene:
         self.size = image.shape[:2]
         self.timing = {"decode": 0.0, "preprocess": 1.0, "backbone": 2.0, "head": 3.0}
 
+    def draft_detections(self, words, **options):
+        found = self.detect(words, **options)
+        return lambda: found
+
     def detect(
         self,
         words,

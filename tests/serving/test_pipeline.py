@@ -19,11 +19,14 @@ from ovperception.errors import (
 )
 from ovperception.images import encode_png
 from ovperception.v1.image_pb2 import Image
+from ovperception.v1.perceive_pb2 import DetectOutput
 from ovperception.vocabulary import Vocabulary
 from serving.admission import Admission
 from serving.config import ServerConfig
 from serving.engine import CallCancelled, Engine
 from serving.models import ModelSet
+from serving.questions import detection
+from serving.words import AskedWords
 from tests.serving.fake_context import FakeContext
 from tests.serving.fake_model import POISON, FakeModel
 
@@ -522,3 +525,26 @@ def test_models_come_and_go():
     assert models.remove("b") is second
     with pytest.raises(InvalidParameter, match="last model"):
         models.remove("a")
+
+
+def test_masks_are_written_on_another_thread_than_the_model_s(start):
+    threads = []
+
+    class Scene:
+        size, nbytes, timing = (40, 50), 1000, {}
+
+        def draft_detections(self, words, **options):
+            threads.append(threading.current_thread().name)
+            return self.finish
+
+        def finish(self):
+            threads.append(threading.current_thread().name)
+            return FakeModel().encode(PICTURE).detect(WORDS)
+
+    engine = start(model := FakeModel())
+    question = detection(model, AskedWords(vocabulary=WORDS), DetectOutput(), 10)
+    with engine.call(model, "id", 100, FakeContext()) as call:
+        answer, _ = question.answer(call, Scene())
+        assert call.info().timing.postprocess_ms > 0
+    assert len(answer.objects.detections) == 1
+    assert threads == ["ovperception-model", threading.current_thread().name]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ovperception.head import BoxRules, BoxScores
 from ovperception.images import Geometry
 from ovperception.postprocess import boxes, soft_nms
-from ovperception.postprocess.box_masks import paste
+from ovperception.postprocess.box_masks import draft_masks
 from ovperception.structures import Detections
 from tests.ovperception.postprocess.samples import vocabulary
 
@@ -155,7 +155,9 @@ class TestBoxes:
         """As `paste_masks_in_image` of detectron2 does it, on the whole picture."""
         grid = torch.rand(1, 14, 14)
         whole = Geometry(original=(100, 200), resized=(100, 200), padded=(100, 200))
-        (mask,) = paste(torch.tensor([box]), lambda _: grid, whole) or ()
+        paste = draft_masks(torch.tensor([box]), lambda _: grid, whole)
+        assert paste is not None
+        (mask,) = paste()
         x0, y0, x1, y1 = box
         y = (torch.arange(100) + 0.5 - y0) / (y1 - y0) * 2 - 1
         x = (torch.arange(200) + 0.5 - x0) / (x1 - x0) * 2 - 1

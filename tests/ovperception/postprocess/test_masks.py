@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from pycocotools import mask as coco
 
 from ovperception.head import MaskScores, PixelScores
 from ovperception.images import Geometry
-from ovperception.postprocess import drop_fragments, instances, panoptic, semantic
+from ovperception.postprocess import (
+    draft_instances,
+    drop_fragments,
+    instance_masks,
+    instances,
+    panoptic,
+    semantic,
+)
+from ovperception.rle import RLE
 from tests.ovperception.postprocess.samples import GEOMETRIES, full, mask_scores, vocabulary
 
 
@@ -161,3 +170,22 @@ def test_small_fragments_of_a_mask_are_dropped_when_asked() -> None:
     ]
     assert boxes == [[[2, 2, 15, 15]], [[2, 2, 15, 15]], [[2, 2, 8, 8]]]
     assert drop_fragments(logits, 0.1) is logits  # nothing was small enough
+
+
+def test_masks_beyond_what_a_draft_holds_are_encoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, encoded = RLE.from_crop, []
+
+    def count(*rest: Any) -> RLE:
+        encoded.append(rest)
+        return encode(*rest)
+
+    monkeypatch.setattr(RLE, "from_crop", count)
+    scores = mask_scores()
+    finish = draft_instances(scores, GEOMETRIES[0], vocabulary(5), max_detections=30)
+    assert not encoded
+    expected = finish()
+    monkeypatch.setattr(instance_masks, "_MOST_PIXELS", 0)
+    finish = draft_instances(scores, GEOMETRIES[0], vocabulary(5), max_detections=30)
+    del encoded[:]
+    assert finish() == expected
+    assert not encoded
