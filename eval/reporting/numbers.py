@@ -1,0 +1,63 @@
+"""How numbers are written: qualities in percent, counts with thousands apart, times in milliseconds."""
+
+from __future__ import annotations
+
+__all__ = ["COUNTS", "is_time", "meaning", "signed", "written"]
+
+COUNTS = frozenset(
+    {
+        *("objects", "detections", "pixels", "predicted_pixels", "tp", "fp", "fn", "TP", "FP", "FN"),
+        *("classes", "images", "segments", "episodes"),
+    }
+)
+"""Columns that count; all others are 0-1, but for ``timing/...``."""
+
+_MEANINGS = {
+    "AP": "mean of the average precision over IoU 0.50 to 0.95 and over classes",
+    "AP50": "average precision where a detection counts as right from IoU 0.50 on",
+    "AP75": "the same from IoU 0.75 on",
+    "APs": "AP of objects below 32 x 32 pixels",
+    "APm": "AP of objects from 32 x 32 to 96 x 96 pixels",
+    "APl": "AP of objects above 96 x 96 pixels",
+    "APr": "AP of rare classes: 1 to 10 training images",
+    "APc": "AP of common classes: 11 to 100 training images",
+    "APf": "AP of frequent classes: above 100 training images",
+    "PQ": "panoptic quality: SQ x RQ of each class, then the mean over classes",
+    "SQ": "segmentation quality: mean IoU of the matched segments",
+    "RQ": "recognition quality: F1 of the segments",
+    "mIoU": "mean intersection over union of the classes",
+    "fwIoU": "IoU weighted by how many pixels are of each class",
+    "mACC": "mean over classes of the share of their pixels that were found",
+    "pACC": "share of all judged pixels that were found",
+    "IoU": "intersection over union",
+    "ACC": "share of the class's pixels that were found",
+    "objects": "true objects, crowds left out",
+    "detections": "detections that were judged",
+}
+
+
+def is_time(name: str) -> bool:
+    """Whether a metric is in milliseconds."""
+    return name.startswith("timing/") or name.endswith("_ms")
+
+
+def written(name: str, value: float | None, digits: int = 1) -> str:
+    """A number as the page shows it; "n/a" where nothing can be said."""
+    if value is None:
+        return "n/a"
+    if is_time(name):
+        return f"{value:,.1f} ms"
+    if name.rpartition("/")[2] in COUNTS:
+        return f"{value:,.0f}"
+    return f"{100 * value:.{digits}f}"
+
+
+def signed(name: str, value: float | None, digits: int = 1) -> str:
+    """A difference as the page shows it, with its sign."""
+    text = written(name, value, digits)
+    return text if value is None or text.startswith("-") else f"+{text}"
+
+
+def meaning(name: str) -> str:
+    """What a metric says, in a few words; "" of one that nobody described."""
+    return _MEANINGS.get(name.rpartition("/")[2], "")
