@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from ovperception.model import Model
 
-__all__ = ["METRICS_FILE", "REPORT_FILE", "Facts", "facts", "prepare_folder", "table", "write_report"]
+__all__ = [
+    "METRICS_FILE",
+    "REPORT_FILE",
+    "Facts",
+    "commit",
+    "facts",
+    "installed",
+    "prepare_folder",
+    "table",
+    "write_report",
+]
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.md"
@@ -110,7 +120,7 @@ def facts(model: Model, settings: SceneEvaluation) -> Facts:
             ("measured", ", ".join(settings.only) if settings.only else "all"),
         ),
         engine=(
-            *((name, _version(name)) for name in _ENGINES),
+            *((name, installed(name)) for name in _ENGINES),
             ("opencv", cv2.__version__),  # one library, several distributions
             ("python", platform.python_version()),
             ("commit", commit() or "not in a git checkout"),
@@ -122,7 +132,8 @@ def _templates(templates: str | Sequence[str]) -> str:
     return templates if isinstance(templates, str) else "; ".join(templates)
 
 
-def _version(name: str) -> str:
+def installed(name: str) -> str:
+    """Version of a library; says so if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

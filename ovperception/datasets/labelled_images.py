@@ -134,6 +134,11 @@ class LabelledImages:
         return frozenset(("labels",)) if self._read_segments is None else frozenset(get_args(Truth))
 
     @property
+    def table(self) -> LabelTable:
+        """What the label files' numbers mean."""
+        return self._table
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The classes."""
         return self._classes.vocabulary

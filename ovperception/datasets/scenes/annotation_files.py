@@ -209,7 +209,6 @@ def lvis(records: Sequence[ImageRecord], seed: int) -> Record:
         seed: of the sample of negatives.
     """
     things = _things()
-    all_ids = np.array([category.id for category in things])
     images = _images(records)
     image_count: Counter[int] = Counter()
     instance_count: Counter[int] = Counter()
@@ -217,10 +216,7 @@ def lvis(records: Sequence[ImageRecord], seed: int) -> Record:
         present = [segment.category_id for segment in record.segments if segment.is_thing]
         instance_count.update(present)
         image_count.update(set(present))
-        absent = np.setdiff1d(all_ids, present)
-        rng = np.random.Generator(np.random.PCG64([seed, record.id]))
-        negatives = rng.choice(absent, min(_NEGATIVES_PER_IMAGE, len(absent)), replace=False)
-        image["neg_category_ids"] = sorted(int(i) for i in negatives)
+        image["neg_category_ids"] = lvis_negatives(record.id, present, seed)
         image["not_exhaustive_category_ids"] = []
     categories = [
         {
@@ -240,6 +236,20 @@ def lvis(records: Sequence[ImageRecord], seed: int) -> Record:
         "annotations": _instances(records),
         "categories": categories,
     }
+
+
+def lvis_negatives(image_id: int, present: Sequence[int], seed: int) -> list[int]:
+    """The classes of things that an image is judged to lack, sorted: a seeded sample of those it lacks.
+
+    Args:
+        image_id: of the image.
+        present: ids of the classes of its things.
+        seed: of the file.
+    """
+    absent = np.setdiff1d([category.id for category in _things()], present)
+    rng = np.random.Generator(np.random.PCG64([seed, image_id]))
+    chosen = rng.choice(absent, min(_NEGATIVES_PER_IMAGE, len(absent)), replace=False)
+    return sorted(int(i) for i in chosen)
 
 
 def ade_object_info(records: Sequence[ImageRecord], *, training: bool) -> str:

@@ -1,0 +1,170 @@
+"""What is to be evaluated: a model, a protocol and a data set, opened the same way in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eval.protocols import AP, PQ, Background, EvaluationProtocol, MeanIoU, protocol, protocols
+from ovperception.datasets.categories import Classes, builtin_classes
+from ovperception.datasets.coco import coco_dataset
+from ovperception.datasets.labelled_images import label_folder
+from ovperception.datasets.named import named_dataset, open_dataset
+from ovperception.datasets.samples import Dataset, Truth
+from ovperception.datasets.scene_sets import DrawnScenes, scenes_classes
+from ovperception.errors import InvalidParameter, Unsupported
+from ovperception.vocabulary import builtin_names
+
+__all__ = ["Job", "ResolutionChoice", "judged_classes", "open_data", "protocol_of_data", "truth_of"]
+
+ResolutionChoice = Literal["protocol", "model"]
+_OWN = "the file's own categories"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One evaluation.
+
+    Attributes:
+        model: name in the catalogue, path of a bundle, or name on the server.
+        protocol: how to measure.
+        out: folder of the results.
+        data: name of a data set, a COCO-format JSON, or a folder of label maps.
+        root: where the data set lies; of a JSON or a folder of labels, the folder of pictures.
+        split: of the data set; None for the protocol's.
+        words: file of the class list, for a folder of labels.
+        limit: judge the first images only.
+        first: index of the first scene, of drawn ones.
+        size: side in pixels of drawn scenes.
+        device: where a model in process runs.
+        server: address of a server to ask instead; "" for none.
+        resolution: of the protocol, or left to the model.
+        workers: processes.
+    """
+
+    model: str
+    protocol: EvaluationProtocol
+    out: Path
+    data: str
+    root: Path | None = None
+    split: str | None = None
+    words: Path | None = None
+    limit: int | None = None
+    first: int = 0
+    size: int = 512
+    device: str = "cpu"
+    server: str = ""
+    resolution: ResolutionChoice = "protocol"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidParameter(f"{name} is too small", field=name, expected="at least 1", got=value)
+        chosen = self.resolution == "protocol" and self.protocol.resolution is not None
+        square = self.protocol.resolution is not None and self.protocol.resolution.square
+        if self.server and ((chosen and not square) or self.window):
+            raise Unsupported(
+                f"A server resizes pictures as its model does, not as {self.protocol.name} says",
+                field="resolution",
+                expected="'model', which the report then tells",
+                got=self.resolution,
+                mend="Add --resolution model, or evaluate in process",
+            )
+
+    @property
+    def window(self) -> bool:
+        """Whether pictures are looked at window by window."""
+        return self.protocol.window is not None and self.resolution == "protocol"
+
+
+def protocol_of_data(data: str) -> EvaluationProtocol:
+    """The protocol that is meant if only data is named: the first one of it.
+
+    Raises:
+        NotFound: there is no such data set.
+        Unsupported: the data set has no protocol.
+    """
+    if data.endswith(".json"):
+        return _own_words(protocol("coco_box"), "COCO's rules on a file of your own")
+    if Path(data).is_dir():
+        return _own_words(protocol("scenes_semantic"), "label maps of your own", Background())
+    named_dataset(data)
+    found = next((row for row in protocols() if row.data == data), None)
+    if found is None:
+        raise Unsupported(
+            f"No protocol is of {data}", field="protocol", mend="Name one: `ovp eval --protocols` lists them"
+        )
+    return found
+
+
+def _own_words(
+    base: EvaluationProtocol, title: str, background: Background | None = None
+) -> EvaluationProtocol:
+    return dataclasses.replace(
+        base, title=title, vocabulary=_OWN, groups=(), background=background or base.background, notes=""
+    )
+
+
+def open_data(job: Job) -> Dataset:
+    """Opens the data set of a job.
+
+    Raises:
+        NotFound, InvalidParameter, MissingFile, InvalidDataset: as `open_dataset`.
+        Unsupported: it has not the truth that the protocol compares with.
+    """
+    dataset = _opened(job)
+    needed = truth_of(job.protocol)
+    if needed not in dataset.truths:
+        raise Unsupported(
+            f"{dataset.name} has no {needed}",
+            field="data",
+            expected=f"a data set with {needed}, as {job.protocol.name} asks",
+            got=", ".join(sorted(dataset.truths)),
+        )
+    return dataset
+
+
+def _opened(job: Job) -> Dataset:
+    if job.data == "scenes":
+        count = job.limit or named_dataset("scenes").images or 1
+        split = job.split or job.protocol.split
+        return DrawnScenes(split, count, first=job.first, size=job.size)  # type: ignore[arg-type]
+    if job.data.endswith(".json"):
+        return coco_dataset(job.data, job.root or Path(job.data).parent)
+    if job.words is not None or Path(job.data).is_dir():
+        if job.words is None or job.root is None:
+            raise InvalidParameter(
+                "A folder of label maps needs its classes and its pictures",
+                field="words" if job.words is None else "root",
+                expected="--words FILE --root FOLDER_OF_PICTURES",
+            )
+        return label_folder(job.root, job.data, job.words)
+    split = job.split or (job.protocol.split if job.data == job.protocol.data else None)
+    return open_dataset(job.data, job.root, split)
+
+
+def truth_of(chosen: EvaluationProtocol) -> Truth:
+    """What the protocol compares with."""
+    if isinstance(chosen.metric, AP):
+        return "instances"
+    return "panoptic" if isinstance(chosen.metric, PQ) else "labels"
+
+
+def judged_classes(chosen: EvaluationProtocol, dataset: Dataset) -> Classes:
+    """The classes that are judged, with the ids that files give them.
+
+    Label maps are judged by the data set's own order of classes, whose words the protocol may change.
+    """
+    own = Classes(vocabulary=dataset.vocabulary, category_ids=dataset.category_ids)
+    if chosen.vocabulary == "scenes":
+        return scenes_classes()
+    if chosen.vocabulary not in builtin_names():
+        return own
+    known = builtin_classes(chosen.vocabulary)
+    if isinstance(chosen.metric, MeanIoU) and len(known.vocabulary) == len(dataset.vocabulary):
+        return Classes(vocabulary=known.vocabulary, category_ids=dataset.category_ids)
+    return known

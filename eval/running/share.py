@@ -1,0 +1,158 @@
+"""A process' share of the images: looked at one by one, judged, and recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.protocols import AP
+from eval.running.asking import Asker, Looked, ask, picture_of
+from eval.running.job import Job, open_data
+from eval.running.journal import Journal, Record, done_indices
+from eval.running.judging import judge_of
+from eval.running.question import Question, question_of
+from eval.running.truth_file import annotation_file
+from ovperception.datasets.samples import Dataset, Sample
+from ovperception.errors import Unsupported
+
+__all__ = ["RECORDS", "Opened", "Share", "check_task", "count_of", "open_job", "work"]
+
+RECORDS = "run"
+"""Folder of the records, under OUT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Every `world`-th image from `rank` on."""
+
+    rank: int = 0
+    world: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A job with its data set and its question."""
+
+    job: Job
+    dataset: Dataset
+    question: Question
+
+
+def open_job(job: Job) -> Opened:
+    """Opens the data set; raises as `open_data` and `question_of`."""
+    dataset = open_data(job)
+    return Opened(job=job, dataset=dataset, question=question_of(job.protocol, dataset))
+
+
+def count_of(opened: Opened) -> int:
+    """How many images are judged."""
+    return min(len(opened.dataset), opened.job.limit or len(opened.dataset))
+
+
+def check_task(opened: Opened, asker: Asker) -> None:
+    """Refuses a model that cannot be asked.
+
+    Raises:
+        Unsupported: it has no head for the task.
+    """
+    identity, task = asker.identity, opened.job.protocol.task
+    if task not in identity.tasks:
+        raise Unsupported(
+            f"Model {identity.name!r} cannot answer {task!r}, which {opened.job.protocol.name} asks",
+            field="model",
+            expected=f"a model that can {task}",
+            got=", ".join(sorted(identity.tasks)),
+            mend="`ovp models` tells what each can; `ovp eval --protocols` what each asks",
+        )
+
+
+def work(
+    opened: Sequence[Opened],
+    asker: Asker,
+    share: Share,
+    session: str,
+    on_image: Callable[[], object] = lambda: None,
+) -> None:
+    """Does what is not done yet of a share.
+
+    Args:
+        opened: jobs on one data set at one resolution: each picture is looked at once for all of them.
+        asker: the model.
+        share: which images.
+        session: name of the session.
+        on_image: called after each image that was done now.
+
+    Raises:
+        OVPError: the first thing that goes wrong; what was done before is on the disk.
+    """
+    tasks = [_Task(one, session, share) for one in opened]
+    dataset = opened[0].dataset
+    masks = any(task.judge.masks for task in tasks)
+    try:
+        for index in range(share.rank, max(task.count for task in tasks), share.world):
+            waiting = [task for task in tasks if index < task.count and index not in task.done]
+            if not waiting:
+                continue
+            sample = dataset.sample(index)
+            begun = time.perf_counter()
+            picture = picture_of(sample, waiting[0].opened.job)
+            loaded = time.perf_counter()
+            looked = asker.look(picture)
+            looked.timing["load"] = 1e3 * (loaded - begun)
+            encode_s = time.perf_counter() - loaded
+            for task in waiting:
+                task.record(index, sample, looked, encode_s, masks=masks)
+            on_image()
+    finally:
+        for task in tasks:
+            task.journal.__exit__()
+
+
+class _Task:
+    """One job of a share."""
+
+    def __init__(self, opened: Opened, session: str, share: Share) -> None:
+        folder = opened.job.out / RECORDS
+        self.opened = opened
+        self.count = count_of(opened)
+        self.done = finished(folder, opened.job.out, opened)
+        self.journal = Journal(folder, session, share.rank)
+        keep = isinstance(opened.job.protocol.metric, AP) and annotation_file(opened.dataset) is None
+        self.judge = judge_of(opened.job, opened.dataset, opened.question, keep_truth=keep)
+
+    def record(self, index: int, sample: Sample, looked: Looked, encode_s: float, *, masks: bool) -> None:
+        begun = time.perf_counter()
+        answer = ask(looked, self.opened.job, self.opened.question, sample, masks=masks)
+        asked = time.perf_counter()
+        judged: Record = self.judge.record(sample, answer)
+        spent = time.perf_counter() - asked
+        self.journal.append(
+            {
+                "i": index,
+                "id": sample.image_id,
+                "name": sample.file_name,
+                "path": str(sample.path.absolute()) if sample.path else "",
+                "at": round(time.time(), 3),
+                "asked_s": round(encode_s + asked - begun, 6),
+                "judged_s": round(spent, 6),
+                "timing": {name: round(ms, 3) for name, ms in looked.timing.items()},
+            }
+            | judged
+        )
+
+
+def finished(folder: Path, out: Path, opened: Opened) -> set[int]:
+    """Images that need not be done again; a map that was lost makes its image undone."""
+    from eval.running.journal import read_records
+    from eval.running.prediction_files import FOLDER
+
+    metric = opened.job.protocol.metric
+    if isinstance(metric, AP):
+        return done_indices(folder)
+    done = set()
+    for _, record in read_records(folder, frozenset({"i", "file"})):
+        if (out / FOLDER / record["file"]).is_file():
+            done.add(int(record["i"]))
+    return done
