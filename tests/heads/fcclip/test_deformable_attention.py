@@ -9,6 +9,8 @@ from torch import Tensor
 from heads.fcclip.deformable_attention import (
     KERNELS,
     DeformableAttention,
+    _scattered_by_sorting,
+    _scattered_on_cpu,
     deformable_sampling,
     sample_by_bags,
     sample_by_grid,
@@ -70,6 +72,16 @@ def test_gradients_of_some_inputs_only() -> None:
     value.requires_grad_()
     (grad,) = torch.autograd.grad(sample_by_bags(value, SHAPES, locations, weights).sum(), value)
     assert grad.shape == value.shape
+
+
+def test_both_ways_to_scatter_add_up_repeated_rows() -> None:
+    grad, weights = torch.randn(7, 3), torch.randn(7, 6)
+    rows = torch.randint(0, 5, (7, 6), dtype=torch.int32)  # rows repeat, and none reaches the last two
+    expected = torch.zeros(7, 3).index_add(
+        0, rows.flatten().long(), (weights[..., None] * grad[:, None]).flatten(0, 1)
+    )
+    for scattered in (_scattered_on_cpu, _scattered_by_sorting):
+        torch.testing.assert_close(scattered(grad, rows, weights, 7), expected)
 
 
 def test_another_kernel_plugs_in(monkeypatch: pytest.MonkeyPatch) -> None:
