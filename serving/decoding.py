@@ -3,6 +3,9 @@
 Decoding and resizing let go of Python's lock, so they run beside the model's thread. They are few because a
 picture takes ten to a hundred times the memory of its file: as many are in the making as there are threads,
 whatever number of calls is waiting; and what waits is chosen as fairly as for the model.
+
+While one of the threads would be idle, a call decodes a small picture itself: to hand it over and back takes
+longer than some of them take to decode.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from serving.jobs import Done, Job, Pace, Terms, closing
 __all__ = ["Decoders"]
 
 T = TypeVar("T")
+# A call cannot leave while it decodes a picture itself; this many pixels take ten milliseconds or two.
+_MOST_PIXELS_AT_ONCE = 2**21
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -39,6 +44,8 @@ class Decoders:
     def __init__(self, threads: int) -> None:
         self._queue: FairQueue[_Decoding] = FairQueue()
         self._pace = Pace()
+        self._most = threads
+        self._busy = 0  # pictures in the making
         self._closed = False
         self._wake = threading.Condition()
         self._threads = [
@@ -47,6 +54,34 @@ class Decoders:
         ]
         for thread in self._threads:
             thread.start()
+
+    def do_at_once(self, work: Callable[[], T], *, pixels: int) -> Done[T] | None:
+        """Do work on a picture of so many pixels here and now; None if it is large, or others are before it.
+
+        Raises:
+            Exception: What `work` raises.
+        """
+        if pixels > _MOST_PIXELS_AT_ONCE:
+            return None
+        with self._wake:
+            if self._closed:
+                raise closing()
+            if self._busy >= self._most or self._queue:
+                return None
+            self._busy += 1
+        started = time.monotonic()
+        try:
+            value = work()
+        except Exception as error:
+            explained = explain(error)
+            if explained is error:
+                raise
+            raise explained from error
+        finally:
+            self._end()
+        spent_s = time.monotonic() - started
+        self._pace.note(pixels, spent_s)
+        return Done(value=value, queue_ms=0.0, run_ms=1e3 * spent_s)
 
     def submit(self, work: Callable[[], T], terms: Terms, *, pixels: int) -> Future[Done[T]]:
         """Queue work on a picture of so many pixels; cancelling the future takes it out again."""
@@ -83,14 +118,26 @@ class Decoders:
 
     def _run(self) -> None:
         while (job := self._take()) is not None:
-            self._do(job)
+            try:
+                self._do(job)
+            finally:
+                self._end()
             del job  # or the last picture would live until the next one comes
 
     def _take(self) -> _Decoding | None:
         with self._wake:
-            while not (self._queue or self._closed):
+            while not ((self._queue and self._busy < self._most) or self._closed):
                 self._wake.wait()
-            return None if self._closed else self._queue.take()
+            if self._closed:
+                return None
+            self._busy += 1
+            return self._queue.take()
+
+    def _end(self) -> None:
+        with self._wake:
+            self._busy -= 1
+            if self._queue:
+                self._wake.notify()
 
     def _do(self, job: _Decoding) -> None:
         if not job.start():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import numpy as np
@@ -36,13 +36,33 @@ from serving.security import caller
 from serving.shared_memory import SharedMemory, check_local
 from serving.worker import Seen, Worker
 
-__all__ = ["Call", "CallCancelled", "Engine"]
+__all__ = ["Asking", "Call", "CallCancelled", "Engine"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class CallCancelled(Exception):
     """The caller has left; nobody reads the answer."""
+
+
+class Asking(Protocol[T_co]):
+    """What is asked about an image."""
+
+    @property
+    def model(self) -> ServedModel:
+        """Whom it asks."""
+        ...
+
+    @property
+    def words(self) -> Vocabulary | None:
+        """What with, if anything: new words are encoded before."""
+        ...
+
+    @property
+    def ask(self) -> Callable[[ServedScene], T_co]:
+        """Asks; runs on the model's thread."""
+        ...
 
 
 class Engine:
@@ -185,7 +205,9 @@ class Call:
         self._size = (0, 0)
         self._kept: KeptScene | None = None
         self._left = False
-        self._wake = threading.Event()
+        # Held while nothing has happened; much cheaper to wait for than an event.
+        self._wake = threading.Lock()
+        self._wake.acquire()
         context.add_callback(self._leave)
         self._left |= not context.is_active()
 
@@ -208,20 +230,58 @@ class Call:
         """
         if image.WhichOneof("source") == "image_id":
             return self._recall(image, models)
-        trunks: dict[str, list[ServedModel]] = {}
-        for model in dict.fromkeys(models):
-            trunks.setdefault(model.trunk, []).append(model)
-        picture = self._open(image)
-        self._check_wait(picture, models)
-        prepared = self._decode(picture, partial(_prepared, [some[0] for some in trunks.values()]))
+        trunks = _by_trunk(models)
+        prepared = self._prepare(image, trunks)
         scenes: dict[int, ServedScene] = {}
-        for some, ready in zip(trunks.values(), prepared, strict=True):
+        for some, ready in zip(trunks, prepared, strict=True):
             wanted = keep and some[0].trunk == models[0].trunk
             seen = self._look(some, ready, keep_look=wanted and self._engine.models.share(some[0]))
             scenes |= {id(model): scene for model, scene in zip(some, seen.scenes, strict=True)}
             if wanted:
                 self._kept = self._keep(seen, some)
         return [scenes[id(model)] for model in models]
+
+    def ask_about(
+        self, image: image_pb2.Image, questions: Sequence[Asking[T]], *, keep: bool = False
+    ) -> list[T]:
+        """What is answered about an image.
+
+        The model's thread is waited for once, if all models stand on one trunk and nothing must be learned
+        before; otherwise as by `see_all` and `ask`.
+
+        Args:
+            image: A picture or a handle.
+            questions: What is asked of whom.
+            keep: Whether to keep the image, for the model of the first question and those of its trunk.
+
+        Raises:
+            InvalidParameter: A kept image was encoded for a model of another trunk.
+        """
+        models = [question.model for question in questions]
+        trunks = _by_trunk(models)
+        if image.WhichOneof("source") == "image_id" or len(trunks) > 1 or any(map(_teaches, questions)):
+            scenes = self.see_all(image, models, keep=keep)
+            return [
+                self.ask(partial(question.ask, scene), question.words, model=question.model)
+                for question, scene in zip(questions, scenes, strict=True)
+            ]
+        (some,) = trunks
+        (ready,) = self._prepare(image, trunks)
+        places = [some.index(model) for model in models]
+
+        def ask(seen: Seen) -> list[T]:
+            return [
+                question.ask(seen.scenes[place]) for question, place in zip(questions, places, strict=True)
+            ]
+
+        keep_look = keep and self._engine.models.share(some[0])
+        worker = self._engine.worker
+        done = self._wait(worker.encode_and_ask(some, ready, ask, self._terms, keep_look=keep_look))
+        self._note_look(done.value.seen, done.batch_size)
+        self.timing.classify_ms += done.value.asked_ms
+        if keep:
+            self._kept = self._keep(done.value.seen, some)
+        return done.value.value
 
     def decode(self, image: image_pb2.Image) -> NDArray[np.uint8]:
         """The picture of a request."""
@@ -281,6 +341,13 @@ class Call:
             info.vocabulary.CopyFrom(vocabulary_pb2.VocabularyInfo(name=name, content_hash=digest))
         return info
 
+    # Any: each model takes its own kind of pictures.
+    def _prepare(self, image: image_pb2.Image, trunks: Sequence[Sequence[ServedModel]]) -> list[Any]:
+        """The picture decoded, and ready for each trunk."""
+        picture = self._open(image)
+        self._check_wait(picture, trunks[0])
+        return self._decode(picture, partial(_prepared, [some[0] for some in trunks]))
+
     def _open(self, image: image_pb2.Image) -> Picture:
         """Look at the header, and take room for the pixels."""
         self._check()
@@ -309,23 +376,29 @@ class Call:
             spent_ms = 1e3 * (time.monotonic() - started)
             return then(pixels), spent_ms
 
-        value, spent_ms = self._wait(
-            self._engine.decoders.submit(work, self._terms, pixels=picture.pixels)
-        ).value
+        decoders = self._engine.decoders
+        self._check()
+        done = decoders.do_at_once(work, pixels=picture.pixels)
+        if done is None:
+            done = self._wait(decoders.submit(work, self._terms, pixels=picture.pixels))
+        value, spent_ms = done.value
         self.timing.decode_ms += spent_ms
         return value
 
     def _look(self, models: Sequence[ServedModel], picture: ServedPicture, *, keep_look: bool) -> Seen:
         worker = self._engine.worker
         done = self._wait(worker.encode(models, picture, self._terms, keep_look=keep_look))
+        self._note_look(done.value, done.batch_size)
+        return done.value
+
+    def _note_look(self, seen: Seen, batch_size: int) -> None:
         timing = self.timing
-        timing.batch_size = max(timing.batch_size, done.batch_size)
+        timing.batch_size = max(timing.batch_size, batch_size)
         timing.backbone_passes += 1
-        spent = done.value.scenes[0].timing
+        spent = seen.scenes[0].timing
         timing.preprocess_ms += spent.get("preprocess", 0.0)
         timing.trunk_ms += spent.get("backbone", 0.0)
-        timing.head_ms += sum(scene.timing.get("head", 0.0) for scene in done.value.scenes)
-        return done.value
+        timing.head_ms += sum(scene.timing.get("head", 0.0) for scene in seen.scenes)
 
     def _keep(self, seen: Seen, models: Sequence[ServedModel]) -> KeptScene | None:
         kept = self._engine.kept.keep(seen.scenes[0], models[0], client=self._terms.client, look=seen.look)
@@ -368,12 +441,11 @@ class Call:
 
     def _wait(self, future: Future[Done[T]]) -> Done[T]:
         """Wait for a stage; leave it to itself as soon as the caller has left or its time is up."""
-        future.add_done_callback(lambda _: self._wake.set())
+        future.add_done_callback(self._rouse)
         try:
             while not future.done():
                 self._check()
-                self._wake.wait(timeout=max(0.0, self._terms.deadline_s - time.monotonic()))
-                self._wake.clear()
+                self._wake.acquire(timeout=max(0.0, self._terms.deadline_s - time.monotonic()))
             done = future.result()
         except CancelledError:
             raise CallCancelled from None
@@ -393,7 +465,25 @@ class Call:
     def _leave(self) -> None:
         """Called by gRPC, from another thread, when the call ends in whatever way."""
         self._left = True
-        self._wake.set()
+        self._rouse()
+
+    def _rouse(self, future: object = None) -> None:
+        """Something has happened: the thread that waits shall look."""
+        with suppress(RuntimeError):  # told already
+            self._wake.release()
+
+
+def _by_trunk(models: Sequence[ServedModel]) -> list[list[ServedModel]]:
+    """Each model once, those of one trunk together."""
+    trunks: dict[str, list[ServedModel]] = {}
+    for model in dict.fromkeys(models):
+        trunks.setdefault(model.trunk, []).append(model)
+    return list(trunks.values())
+
+
+def _teaches(question: Asking[Any]) -> bool:
+    """Whether it asks with words that its model must encode before."""
+    return question.words is not None and question.model.learn(question.words) is not None
 
 
 # Any: each model takes its own kind of pictures.

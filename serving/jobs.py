@@ -60,13 +60,15 @@ class Job:
         return self.terms.priority
 
     def start(self) -> bool:
-        """Whether somebody still waits for it."""
-        if not self.future.set_running_or_notify_cancel():
-            return False
+        """Whether somebody still waits for it; it cannot be cancelled from then on."""
+        return self.future.set_running_or_notify_cancel() and self.in_time()
+
+    def in_time(self) -> bool:
+        """Whether its time is not up; if it is, who waits is told."""
         if time.monotonic() < self.terms.deadline_s:
             return True
         what = "The deadline passed before its turn came"
-        self.future.set_exception(DeadlineExceeded(what, mend="Allow more time"))
+        self.refuse(DeadlineExceeded(what, mend="Allow more time"))
         return False
 
     def done(self, value: T, started: float, batch_size: int = 1) -> Done[T]:

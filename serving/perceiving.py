@@ -121,11 +121,12 @@ def answers(call: Call, asked: Asked, image: Image, *, keep: bool = False) -> pb
     """All answers about one image, in one pass through each backbone."""
     result = pb.PerceiveResult()
     # An image that is kept is kept for the model of the request, if that is asked at all.
-    models = sorted((question.model for question in asked.questions), key=lambda m: m is not asked.model)
-    scenes = dict(zip(map(id, models), call.see_all(image, models, keep=keep), strict=True))
+    order = sorted(range(len(asked.questions)), key=lambda i: asked.questions[i].model is not asked.model)
+    drafts = call.ask_about(image, [asked.questions[i] for i in order], keep=keep)
+    finish = dict(zip(order, drafts, strict=True))
     truncated = False
-    for question in asked.questions:
-        answer, cut = question.answer(call, scenes[id(question.model)])
+    for index, question in enumerate(asked.questions):
+        answer, cut = question.told(call, finish[index])
         result.answers.append(answer)
         truncated |= cut
     words = asked.words

@@ -19,6 +19,7 @@ from ovperception.head import Task
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1 import results_pb2
+from ovperception.v1.image_pb2 import Image
 from ovperception.vocabulary import Vocabulary
 from ovperception.wire import detections_message, float_map_message, panoptic_message, semantic_message
 from ovperception.wire_masks import MASK_ENCODINGS
@@ -53,7 +54,14 @@ class Question(Generic[T]):
 
     def answer(self, call: Call, scene: ServedScene) -> tuple[pb.PerceiveAnswer, bool]:
         """Ask about a scene of the question's model."""
-        finish = call.ask(partial(self.ask, scene), self.words, model=self.model)
+        return self.told(call, call.ask(partial(self.ask, scene), self.words, model=self.model))
+
+    def answer_about(self, call: Call, image: Image, *, keep: bool = False) -> tuple[pb.PerceiveAnswer, bool]:
+        """Ask about an image."""
+        return self.told(call, call.ask_about(image, [self], keep=keep)[0])
+
+    def told(self, call: Call, finish: Callable[[], T]) -> tuple[pb.PerceiveAnswer, bool]:
+        """Make a message of what `ask` gave."""
         with call.finishing():
             found = finish()
         with call.encoding():

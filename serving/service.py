@@ -52,7 +52,7 @@ class PerceptionService(PerceptionServiceServicer):
         words = self._read(request.vocabulary)
         question = detection(model, words, request, self._engine.config.max_texts)
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
-            answer, truncated = question.answer(call, call.see(request.image, keep=request.keep_image))
+            answer, truncated = question.answer_about(call, request.image, keep=request.keep_image)
             info = call.info(words.vocabulary, truncated=truncated)
         info.vocabulary.CopyFrom(words.info())
         reply = pb.DetectObjectsResponse(info=info, objects=answer.objects)
@@ -71,7 +71,7 @@ class PerceptionService(PerceptionServiceServicer):
         words = self._read(request.vocabulary)
         question = ask(model, words, request)
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
-            answer, truncated = question.answer(call, call.see(request.image, keep=request.keep_image))
+            answer, truncated = question.answer_about(call, request.image, keep=request.keep_image)
             info = call.info(words.vocabulary, truncated=truncated)
         info.vocabulary.CopyFrom(words.info())
         reply = pb.SegmentImageResponse(info=info)
@@ -86,7 +86,7 @@ class PerceptionService(PerceptionServiceServicer):
         model = self._engine.models.get(request.model)
         question = heatmap(model, request.text)
         with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
-            answer, _ = question.answer(call, call.see(request.image, keep=request.keep_image))
+            answer, _ = question.answer_about(call, request.image, keep=request.keep_image)
             return pb.ComputeHeatmapResponse(info=call.info(), heatmap=answer.heatmap)
 
     def BatchPerceive(

@@ -6,9 +6,10 @@ whatever model they are meant for and whatever they will be asked, up to a numbe
 Images of other sizes are not padded to join it: their features would depend on their neighbours.
 
 A question costs a fraction of an image, so questions go first, but when images wait for no longer than the
-last batch took. The calls whose images were just looked at are about to ask: the thread gives them a moment
-to wake up before it begins the next batch, or their answers would have to wait for all of that too. New words
-are encoded last, a few at a time between two batches.
+last batch took. An image may bring a question along, which is queued when the image was looked at: who asks
+one thing of one image waits for this thread once. The calls that are yet to ask of what was just looked at
+get a moment to wake up before the next batch begins, or their answers would have to wait for all of that too.
+New words are encoded last, a few at a time between two batches.
 
 One thread because compiled modules and CUDA graphs must be called from the thread that made them, and
 because on a CPU two forward passes at once are slower than one after the other.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from serving.faults import explain, is_fatal, ran_out_of_memory
 from serving.jobs import Done, Job, Pace, Terms, closing
 from serving.models import ServedLook, ServedModel, ServedPicture, ServedScene
 
-__all__ = ["Counters", "Seen", "Worker"]
+__all__ = ["Answered", "Counters", "Seen", "Worker"]
 
 T = TypeVar("T")
 _SHORTEST_TURN_S = 0.02
@@ -56,6 +57,15 @@ class Seen:
     look: ServedLook | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered(Generic[T]):
+    """An image that was looked at, and what its question was answered; `asked_ms` is what that took."""
+
+    seen: Seen
+    value: T
+    asked_ms: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Counters:
     """What the thread has done so far."""
@@ -72,11 +82,31 @@ class _Image(Job):
     picture: ServedPicture
     key: tuple[str, tuple[int, int]]  # what images of one batch have in common: trunk and network size
     keep_look: bool
+    question: Callable[[Seen], object] | None = None
+
+    def start(self) -> bool:
+        """As any job's; but who brought a question may leave until that is asked."""
+        if self.question is None:
+            return Job.start(self)
+        return not self.future.cancelled() and self.in_time()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Question(Job):
     ask: Callable[[], object]
+    looked: Done[Seen] | None = None  # at the image that brought it
+
+    def answered(self, value: object, started: float) -> Done[Any]:
+        """What came of it, and of the image that brought it."""
+        done, looked = self.done(value, started), self.looked
+        if looked is None:
+            return done
+        return Done(
+            value=Answered(seen=looked.value, value=value, asked_ms=done.run_ms),
+            queue_ms=looked.queue_ms + done.queue_ms,
+            run_ms=looked.run_ms,
+            batch_size=looked.batch_size,
+        )
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -129,15 +159,19 @@ class Worker:
         keep_look: bool = False,
     ) -> Future[Done[Seen]]:
         """Queue an image for models of one trunk; cancelling the future takes it out again."""
-        size = picture.geometry.padded
-        job = _Image(
-            models=models,
-            picture=picture,
-            key=(models[0].trunk, size),
-            keep_look=keep_look,
-            terms=terms,
-            cost=size[0] * size[1],
-        )
+        return self._put(self._images, _image(models, picture, terms, keep_look=keep_look))
+
+    def encode_and_ask(
+        self,
+        models: Sequence[ServedModel],
+        picture: ServedPicture,
+        question: Callable[[Seen], T],
+        terms: Terms,
+        *,
+        keep_look: bool = False,
+    ) -> Future[Done[Answered[T]]]:
+        """Queue an image and, once it was looked at, a question about it; as `encode` and `ask` do."""
+        job = _image(models, picture, terms, keep_look=keep_look, question=question)
         return self._put(self._images, job)
 
     def ask(self, question: Callable[[], T], terms: Terms) -> Future[Done[T]]:
@@ -257,7 +291,7 @@ class Worker:
             self._fail(job, error)
         else:
             self.counters.questions += 1
-            job.future.set_result(job.done(value, started))
+            job.future.set_result(job.answered(value, started))
         self._asking_s += time.monotonic() - started
 
     def _teach(self, job: _Lesson) -> None:
@@ -301,15 +335,29 @@ class Worker:
             _log.warning("a batch of %d failed (%s); it is tried in halves", len(batch), error)
         else:
             self._failures = 0
-            self._owed += len(batch)
             self.counters.images += len(batch)
             for job, value in zip(batch, seen, strict=True):
-                job.future.set_result(job.done(value, started, len(batch)))
+                self._looked_at(job, job.done(value, started, len(batch)))
             return
         # Outside of the handler: the exception would keep the batch's memory alive while we try again.
         half = len(batch) // 2
         self._look(batch[:half])
         self._look(batch[half:])
+
+    def _looked_at(self, job: _Image, done: Done[Seen]) -> None:
+        """Let the call go on; or queue what it asks, as fairly as all questions."""
+        if job.question is None:
+            self._owed += 1
+            job.future.set_result(done)
+            return
+        asked = partial(job.question, done.value)
+        question = _Question(ask=asked, looked=done, terms=job.terms, future=job.future)
+        with self._wake:
+            refusal = self._refusal
+            if refusal is None and not job.future.cancelled():
+                self._questions.put(question)
+        if refusal is not None:
+            job.refuse(refusal)
 
     def _seen(self, batch: Sequence[_Image]) -> list[Seen]:
         self.counters.passes += 1
@@ -355,6 +403,26 @@ class Worker:
             self._refuse_all(_lost())
             if self._on_fatal is not None:
                 self._on_fatal(error)
+
+
+def _image(
+    models: Sequence[ServedModel],
+    picture: ServedPicture,
+    terms: Terms,
+    *,
+    keep_look: bool,
+    question: Callable[[Seen], object] | None = None,
+) -> _Image:
+    size = picture.geometry.padded
+    return _Image(
+        models=models,
+        picture=picture,
+        key=(models[0].trunk, size),
+        keep_look=keep_look,
+        question=question,
+        terms=terms,
+        cost=size[0] * size[1],
+    )
 
 
 def _lost() -> Unavailable:

@@ -257,7 +257,7 @@ def test_6_who_cannot_be_answered_in_time_is_told_before_work_and_when_to_come_b
     server = serve(model, max_requests=2, max_client_requests=2)
     stub = _stub(server)
     model.hold()
-    calls = [stub.DetectObjects.future(_detect(), timeout=0.2) for _ in range(2)]
+    calls = [stub.DetectObjects.future(_detect(), timeout=1.5) for _ in range(2)]
     assert model.busy.wait(10)
     before = len(model.batches)
     delays = set()

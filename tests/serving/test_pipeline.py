@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -88,15 +89,30 @@ def test_too_large_is_refused_by_its_header(start, monkeypatch):
     assert _idle(engine)
 
 
-def test_pictures_are_decoded_by_the_few_threads(start, monkeypatch):
+@pytest.mark.parametrize("at_once", [0, 10**6])
+def test_few_pictures_are_in_the_making_at_a_time(start, monkeypatch, at_once):
+    monkeypatch.setattr("serving.decoding._MOST_PIXELS_AT_ONCE", at_once)
     model = FakeModel()
     engine = start(model, decode_threads=2)
-    names, prepare = set(), model.prepare
-    model.prepare = lambda image: names.add(threading.current_thread().name) or prepare(image)
+    inside, most, names, prepare = set(), [0], set(), model.prepare
+
+    def slowly(image):
+        me = threading.current_thread().name
+        names.add(me)
+        inside.add(me)
+        most[0] = max(most[0], len(inside))
+        time.sleep(0.005)
+        inside.remove(me)
+        return prepare(image)
+
+    model.prepare = slowly
     pool, calls = _in_threads([lambda: _see(engine, model)] * 8)
     assert all(call.result(10).image.width == 50 for call in calls)
     pool.shutdown()
-    assert names <= {"ovperception-decode-0", "ovperception-decode-1"}
+    assert most[0] <= 2
+    own = {"ovperception-decode-0", "ovperception-decode-1"}
+    assert bool(names - own) == (at_once > 0)  # a call decodes a small picture itself
+    assert engine.decoders._busy == 0
 
 
 def test_a_corrupt_picture_names_its_field(start):
@@ -256,6 +272,74 @@ def test_who_was_looked_at_is_answered_before_the_next_batch(start, monkeypatch)
         assert batch in {"a", "aa"}
 
 
+def _ask_about(engine, model, asked, *, image=None, context=None, words=WORDS):
+    """One call that brings its question along."""
+    with engine.call(model, "id", 100, context or FakeContext()) as call:
+        question = SimpleNamespace(model=model, words=words, ask=asked)
+        return call.ask_about(image or _image(), [question])[0], call.info()
+
+
+def test_a_question_that_comes_with_an_image_is_asked_before_the_next_batch(start):
+    model = FakeModel()
+    engine = start(model, max_batch=2)
+    order, look = [], model.look
+    model.look = lambda pictures: order.append("look") or look(pictures)
+    model.hold()
+    _, calls = _in_threads([lambda: _ask_about(engine, model, lambda scene: order.append("answer"))] * 5)
+    _wait_for(lambda: engine.worker.depths()["images"] >= 3)
+    model.release()
+    timings = [call.result(10)[1].timing for call in calls]
+    assert all(batch in {"a", "aa"} for batch in "".join(word[0] for word in order).split("l")[1:])
+    assert max(timing.batch_size for timing in timings) == 2
+    assert all((t.backbone_passes, t.head_ms) == (1, 3.0) and t.classify_ms > 0 for t in timings)
+    assert engine.worker.counters.questions == 5
+
+
+def test_a_question_that_fails_leaves_the_others_of_its_batch_alone(start):
+    model = FakeModel()
+    engine = start(model)
+
+    def asked(scene):
+        raise InvalidParameter("no such thing", field="x")
+
+    model.hold()
+    _, (first,) = _in_threads([lambda: _see(engine, model)])
+    assert model.busy.wait(10)
+    _, calls = _in_threads(
+        [lambda ask=ask: _ask_about(engine, model, ask) for ask in (asked, lambda scene: scene.size)]
+    )
+    _wait_for(lambda: engine.worker.depths()["images"] == 2)
+    model.release()
+    first.result(10)
+    assert isinstance(calls[0].exception(10), InvalidParameter)
+    assert calls[1].result(10)[0] == (40, 50)
+    assert engine.worker.counters.out_of_memory == 0
+
+
+def test_who_leaves_while_looked_at_is_not_asked_for(start):
+    model = FakeModel()
+    engine = start(model)
+    asked, context = [], FakeContext()
+    model.hold()
+    _, (call,) = _in_threads([lambda: _ask_about(engine, model, asked.append, context=context)])
+    assert model.busy.wait(10)
+    context.leave()
+    assert isinstance(call.exception(5), CallCancelled)
+    model.release()
+    assert _ask_about(engine, model, lambda scene: scene.size)[0] == (40, 50)
+    assert not asked
+    assert _idle(engine)
+    assert engine.worker.depths() == {"images": 0, "questions": 0, "words": 0}
+
+
+def test_words_are_learned_before_a_question_that_came_along(start):
+    model = FakeModel()
+    engine = start(model)
+    order = []
+    model.learn = lambda words: None if order else iter(order.append(left) or left for left in (1, 0))
+    assert _ask_about(engine, model, lambda scene: list(order))[0] == [1, 0]
+
+
 def test_an_unknown_priority_is_refused(start):
     engine = start()
     with pytest.raises(InvalidParameter) as caught:
@@ -325,7 +409,8 @@ def test_who_leaves_while_the_model_works_is_out_at_once(start):
     assert _see(engine, model)
 
 
-def test_who_leaves_the_decoders_queue_is_taken_out(start):
+def test_who_leaves_the_decoders_queue_is_taken_out(start, monkeypatch):
+    monkeypatch.setattr("serving.decoding._MOST_PIXELS_AT_ONCE", 0)
     model = FakeModel()
     engine = start(model, decode_threads=1)
     go, prepare = threading.Event(), model.prepare
@@ -359,7 +444,10 @@ def test_thousands_who_leave_at_any_time_take_nothing_along(start):
             with lock:
                 later.append((time.monotonic() + delay_s, context))
         try:
-            _see(engine, model, image=jpeg, context=context, keep=keep, ask=lambda scene: scene.detect(WORDS))
+            if keep:
+                _see(engine, model, image=jpeg, context=context, keep=True, ask=lambda s: s.detect(WORDS))
+            else:
+                _ask_about(engine, model, lambda scene: scene.detect(WORDS), image=jpeg, context=context)
             outcome = "done"
         except CallCancelled:
             outcome = "left"
