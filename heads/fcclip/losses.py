@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heads.fcclip.matching import match, sample_points
+from ovperception.training.step_counts import objects_of_part
 
 if TYPE_CHECKING:
     from ovperception.text import TextClassifier
@@ -67,7 +68,7 @@ def set_losses(
         ``class``, ``mask`` and ``dice``, weighted.
     """
     sums: dict[str, Tensor] = {}
-    objects = max(sum(len(t.class_ids) for t in targets), 1)
+    objects = max(objects_of_part(targets), 1)
     for mask_logits, embeddings in layers:
         class_logits = head.class_logits(embeddings, text)
         pairs = [
@@ -106,7 +107,11 @@ def _class_loss(
         wanted[b, queries] = targets[b].class_ids[objects]
     weight = torch.ones(void + 1, device=logits.device)
     weight[void] = settings.void_weight
-    return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), weight)
+    entropy = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), weight, reduction="sum")
+    # The weights of a part of the step: of its own queries if it is the whole step, else of the mean part.
+    without_query = sum(len(t.class_ids) for t in targets) - sum(len(q) for q, _ in pairs)
+    matched = max(objects_of_part(targets) - without_query, 0)
+    return entropy / (matched + settings.void_weight * max(wanted.numel() - matched, 0))
 
 
 def _mask_losses(predicted: Tensor, truth: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:

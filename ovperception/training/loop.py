@@ -35,6 +35,7 @@ from ovperception.training.gradients import ClipPolicy, clip_policy, not_finite
 from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.parameters import NormStatistics, parameter_groups
 from ovperception.training.schedule import Schedule
+from ovperception.training.step_counts import counted
 from ovperception.training.stopping import RunStopped, StopRequest
 from ovperception.training.tracking import Tracker, trackers
 
@@ -249,19 +250,17 @@ class TrainingRun:
     ) -> tuple[list[int], dict[str, Tensor]]:
         """Gradients of one step; the batches' numbers and the mean of their named losses."""
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.settings.accumulate
         sums: dict[str, Tensor] = {}
-        numbers = []
-        for part in range(parts):
-            number, batch = next(batches)
-            numbers.append(number)
-            with wrapped.apart() if part + 1 < parts else nullcontext():
-                named = wrapped(batch)
-                (torch.stack([*named.values()]).sum() / parts).backward()
-            for name, value in named.items():
-                share = value.detach().float() / parts
-                sums[name] = sums[name] + share if name in sums else share
-        return numbers, sums
+        drawn = [next(batches) for _ in range(self.settings.accumulate)]
+        with counted([batch for _, batch in drawn], self.world):
+            for part, (_, batch) in enumerate(drawn, start=1):
+                with wrapped.apart() if part < len(drawn) else nullcontext():
+                    named = wrapped(batch)
+                    (torch.stack([*named.values()]).sum() / len(drawn)).backward()
+                for name, value in named.items():
+                    share = value.detach().float() / len(drawn)
+                    sums[name] = sums[name] + share if name in sums else share
+        return [number for number, _ in drawn], sums
 
     def _leave_out(self, numbers: list[int], named: Mapping[str, Tensor], source: object) -> None:
         """Report a step whose numbers are not finite, and forget it."""

@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from heads.fcclip import losses, matching
 from heads.fcclip.losses import LossSettings, set_losses
 from heads.fcclip.matching import match, sample_points
+from ovperception.training.distributed import World
+from ovperception.training.step_counts import counted
 from ovperception.training.targets import Targets
 
 SETTINGS = LossSettings(points=256)
@@ -107,3 +110,26 @@ def test_layers_add_up_and_gradients_flow() -> None:
     assert logits.grad is not None
     single = set_losses(Namer(), [(masks, logits)], [truth], None, SETTINGS)  # type: ignore[arg-type]
     assert float(losses["class"].detach()) == pytest.approx(2 * float(single["class"].detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_parts_of_a_step_together_are_the_whole_batch(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture with one object, one with three; every point of a map says the same."""
+    for module in (losses, matching):
+        flat = lambda maps, points: maps[:, :1, 0].float().expand(-1, points.shape[1])  # noqa: E731
+        monkeypatch.setattr(module, "sample_points", flat)
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randn(2, 5, 1, 1, generator=generator).expand(-1, -1, 8, 8)
+    logits = torch.randn(2, 5, 4, generator=generator)
+    truths = [
+        Targets(torch.arange(n), torch.ones(n, 16, 16, dtype=torch.bool), torch.zeros(n, 4)) for n in (1, 3)
+    ]
+    whole = set_losses(Namer(), [(masks, logits)], truths, None, SETTINGS)  # type: ignore[arg-type]
+    batches = [(None, [truth]) for truth in truths] if parts == 2 else [(None, truths)]
+    sums = dict.fromkeys(whole, 0.0)
+    with counted(batches, World()):
+        for number, (_, own) in enumerate(batches):
+            seen = slice(number, number + 1) if parts == 2 else slice(None)
+            found = set_losses(Namer(), [(masks[seen], logits[seen])], own, None, SETTINGS)  # type: ignore[arg-type]
+            sums = {name: sums[name] + float(value) / parts for name, value in found.items()}
+    assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
