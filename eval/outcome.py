@@ -173,8 +173,9 @@ class ImageScore:
         image_id: of the annotation file.
         file_name: as the data set calls it.
         path: of the picture; "" where it was drawn, or is not known.
-        score: 0-1: F1 at IoU 0.5 and score 0.3 or more of boxes and masks, PQ or mIoU of this image alone;
-            None where there is nothing to find and nothing was found.
+        score: 0-1. Of detection the share of the R highest detections that are right at IoU 0.5 of boxes,
+            R the number of true objects; of maps PQ or mIoU of this image alone. None where there is nothing
+            to find.
         objects: true objects, segments, or classes present.
         found: right ones among the answers.
     """
@@ -196,7 +197,7 @@ class Example:
         image: its score.
         picture: path of the picture, under OUT if relative.
         truth: what is there; detections of it have score 1.
-        found: what the model said; detections below 0.3 are left out.
+        found: what the model said; of detections the R highest, R the number of true objects.
     """
 
     which: Literal["best", "worst"]
@@ -243,7 +244,7 @@ class Outcome:
         kind: family of the numbers, see `eval.metrics.Scores`.
         headline: the metric that people quote.
         report_line: everything that must be the same to compare a number.
-        metrics: name -> number, 0-1 (``timing/...`` in milliseconds); None where nothing can be said.
+        metrics: name -> number, 0-1; None where nothing can be said.
         rules: how the numbers were made: rule -> choice.
         facts: what one must know to repeat it.
         per_class: every class that was judged.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ovperception.client import Client
     from ovperception.datasets.samples import Sample
     from ovperception.model import Model
+    from ovperception.vocabulary import Vocabulary
 
 __all__ = [
     "MOST_DETECTIONS",
@@ -38,7 +39,7 @@ __all__ = [
 
 T = TypeVar("T")
 MOST_DETECTIONS = 10_000
-"""Of an image where a protocol sets no limit, as for fixed AP: the best ones, so that a file can hold them."""
+"""Of an image where a protocol sets no limit, as for fixed AP: so many a file can hold."""
 
 _TIMEOUT_S = 600.0
 _MESSAGE_BYTES = 512 * 2**20
@@ -65,6 +66,10 @@ class Asker(Protocol):
     @property
     def identity(self) -> Identity:
         """Who it is."""
+        ...
+
+    def learn(self, words: Vocabulary) -> None:
+        """Encodes the words, which is no image's time."""
         ...
 
     def look(self, image: NDArray[np.uint8]) -> Looked:
@@ -161,6 +166,12 @@ class LocalAsker:
             resolution=self._resolution,
         )
 
+    def learn(self, words: Vocabulary) -> None:
+        """Encodes the words and what competes with them."""
+        self.model.classifier(words)
+        if extended := getattr(self.model, "with_competitors", None):
+            self.model.classifier(extended(words))
+
     def look(self, image: NDArray[np.uint8]) -> Looked:
         """Looks at (H, W, 3) uint8 RGB once."""
         scene = self.model.encode(image)
@@ -211,6 +222,9 @@ class RemoteAsker:
             device=f"behind {self.client.address}",
             resolution="the model's own",
         )
+
+    def learn(self, words: Vocabulary) -> None:
+        """Nothing: the server learns them with the first question."""
 
     def look(self, image: NDArray[np.uint8]) -> Looked:
         """Sends (H, W, 3) uint8 RGB once; raises InvalidImage if the server takes none so large."""

@@ -90,11 +90,15 @@ def work(
     tasks = [_Task(one, session, share) for one in opened]
     dataset = opened[0].dataset
     masks = any(task.judge.masks for task in tasks)
+    learnt = False
     try:
         for index in range(share.rank, max(task.count for task in tasks), share.world):
             waiting = [task for task in tasks if index < task.count and index not in task.done]
             if not waiting:
                 continue
+            if not learnt:
+                _learn(waiting, asker)
+                learnt = True
             sample = dataset.sample(index)
             begun = time.perf_counter()
             picture = picture_of(sample, waiting[0].opened.job)
@@ -108,6 +112,12 @@ def work(
     finally:
         for task in tasks:
             task.journal.__exit__()
+
+
+def _learn(tasks: Sequence[_Task], asker: Asker) -> None:
+    asked = [task.opened.question.vocabulary for task in tasks]
+    for words in {words.content_hash: words for words in asked}.values():
+        asker.learn(words)
 
 
 class _Task:
