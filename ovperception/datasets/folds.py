@@ -35,11 +35,21 @@ from ovperception.datasets.categories import Classes, builtin_classes
 from ovperception.datasets.coco import CocoDataset, coco_dataset
 from ovperception.datasets.folders import Origin, first_there, require_file
 from ovperception.datasets.label_files import read_labels
+from ovperception.datasets.labelled_images import LabelledImages, LabelTable, listed_pairs
 from ovperception.datasets.samples import IGNORE, ImageId, LabelMap, Sample, Truth, check_index
 from ovperception.errors import InvalidParameter
 from ovperception.vocabulary import Vocabulary, VocabularyClass
 
-__all__ = ["FOLDS", "Fold", "FoldSamples", "coco_20i", "coco_20i_classes", "fss_1000", "pascal_5i"]
+__all__ = [
+    "FOLDS",
+    "Fold",
+    "FoldSamples",
+    "coco_20i",
+    "coco_20i_classes",
+    "fss_1000",
+    "pascal_5i",
+    "pascal_5i_training",
+]
 
 Fold = Literal[0, 1, 2, 3]
 FOLDS: tuple[Fold, ...] = (0, 1, 2, 3)
@@ -117,8 +127,7 @@ def pascal_5i(root: Path | str, fold: Fold) -> FoldSamples:
     """
     root, whole = Path(root), builtin_classes("pascal_voc_20")
     classes = _part(whole, range(5 * _checked(fold), 5 * fold + 5), f"pascal_5i_{fold}")
-    home = first_there((root / "VOC2012", root / "VOCdevkit" / "VOC2012", root / "JPEGImages"), _VOC)
-    home = root if home.name == "JPEGImages" else home
+    home = _voc_home(root)
     labels = first_there((home / "SegmentationClassAug", home / "SegmentationClass"), _VOC)
     episodes = []
     for row in _list("pascal_5i")["folds"][fold]:
@@ -128,6 +137,45 @@ def pascal_5i(root: Path | str, fold: Fold) -> FoldSamples:
         image = home / "JPEGImages" / f"{name}.jpg"
         episodes.append(_Episode(image_id=name, image=image, asked=asked, read_labels=read))
     return FoldSamples(f"pascal_5i_{fold}", classes, labels, episodes)
+
+
+def pascal_5i_training(root: Path | str, fold: Fold) -> LabelledImages:
+    """What a fold of PASCAL-5i is trained on: the fifteen classes of the other folds, a class per pixel.
+
+    Pictures are those of ``ImageSets/Segmentation/trainaug.txt``, or of ``train.txt`` where that is missing;
+    none of them is in a fold's own list. Pixels of the fold's classes, of the background and of borders are
+    ignored, so that nothing is learned of the classes that the fold is judged on.
+
+    Raises:
+        MissingFile: a file or folder is missing.
+        InvalidParameter: no such fold.
+    """
+    root, whole = Path(root), builtin_classes("pascal_voc_20")
+    novel = range(5 * _checked(fold), 5 * fold + 5)
+    classes = _part(whole, [i for i in range(20) if i not in novel], f"pascal_5i_{fold}_base")
+    home = _voc_home(root)
+    labels = first_there((home / "SegmentationClassAug", home / "SegmentationClass"), _VOC)
+    lists = home / "ImageSets" / "Segmentation"
+    ignored = frozenset((0, _BORDER, *(n + 1 for n in novel)))
+    return LabelledImages(
+        name=f"pascal_5i_{fold}_train",
+        classes=classes,
+        table=LabelTable(classes=dict(classes.index), ignore=ignored),
+        pairs=listed_pairs(
+            first_there((lists / "trainaug.txt", lists / "train.txt"), _VOC),
+            home / "JPEGImages",
+            labels,
+            image_suffix=".jpg",
+            label_suffix=".png",
+            origin=_VOC,
+        ),
+        annotations=labels,
+    )
+
+
+def _voc_home(root: Path) -> Path:
+    home = first_there((root / "VOC2012", root / "VOCdevkit" / "VOC2012", root / "JPEGImages"), _VOC)
+    return root if home.name == "JPEGImages" else home
 
 
 def coco_20i_classes(fold: Fold) -> Classes:

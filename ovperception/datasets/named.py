@@ -64,7 +64,7 @@ def _entries() -> Mapping[str, NamedDataset]:
             for form in ("59", "60", "459")
         ),
         *(
-            (f"pascal_5i_{fold}", "pascal_voc_20", None, ("test",), partial(_pascal_5i, fold))
+            (f"pascal_5i_{fold}", "pascal_voc_20", None, ("test", "train"), partial(_pascal_5i, fold))
             for fold in folds.FOLDS
         ),
         *((f"coco_20i_{fold}", "coco_80", None, ("test",), partial(_coco_20i, fold)) for fold in folds.FOLDS),
@@ -159,8 +159,8 @@ def _context(form: str, root: Path, split: str) -> Dataset:
     return pascal.pascal_context(root, form, split=split)  # type: ignore[arg-type]
 
 
-def _pascal_5i(fold: folds.Fold, root: Path, _split: str) -> Dataset:
-    return folds.pascal_5i(root, fold)
+def _pascal_5i(fold: folds.Fold, root: Path, split: str) -> Dataset:
+    return folds.pascal_5i_training(root, fold) if split == "train" else folds.pascal_5i(root, fold)
 
 
 def _coco_20i(fold: folds.Fold, root: Path, _split: str) -> Dataset:

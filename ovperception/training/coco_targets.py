@@ -69,6 +69,20 @@ class TrainingImages:
         sample = self.dataset.sample(index)
         return str(sample.path or sample.file_name)
 
+    def classes_in(self, index: int) -> tuple[int, ...]:
+        """Classes of picture `index`, by its annotations alone; one more than once if it has more of it.
+
+        Raises:
+            Unsupported: The truth is in files of pixels, which would all have to be read.
+        """
+        if self.truth != "instances":
+            raise Unsupported(
+                "Only annotations of instances tell classes", field="data.truth", got=self.truth
+            )
+        found = self.dataset.sample(index).instances()
+        classes = self._class_of[found.classes[~found.crowd]]
+        return tuple(int(c) for c in classes[classes >= 0])
+
     def digest(self) -> str:
         """SHA-256 (hex) over annotations, names and sizes of the picture files, and the classes."""
         found = hashlib.sha256(f"{self.dataset.name} {self.truth} {self.shapes}".encode())

@@ -57,6 +57,8 @@ class DataRecipe:
         cache: folder of features that `ovp features export` wrote for these settings; None: they are computed
             live.
         wrong_data: what happens where the data is wrong.
+        repeat_threshold: pictures with a class that fewer than this share of the pictures have are seen more
+            often (`ovperception.training.repeat_factors`), 0.001 for LVIS; 0: each once an epoch.
         batch_size: pictures in a step, over all processes.
         init: state of another run to begin from, or None.
         loss: fields of the head's `loss_settings`.
@@ -82,6 +84,7 @@ class DataRecipe:
     views: int | None = None
     cache: Path | None = None
     wrong_data: WrongDataPolicy = field(default_factory=WrongDataPolicy)
+    repeat_threshold: float = 0.0
     batch_size: int = 8
     init: Path | None = None
     loss: Mapping[str, Any] = field(default_factory=dict)
@@ -199,9 +202,10 @@ def _preprocessing(recipe: DataRecipe, base: _Base) -> Preprocessing:
 
 
 def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: _Base) -> BatchSource[Any]:
-    from ovperception.training.epochs import EpochOrder
+    from ovperception.training.epochs import EpochOrder, Order
     from ovperception.training.feature_cache import CachedBatches, cache_key, open_cache
     from ovperception.training.labelled_batches import LabelledBatches, LabelledViews
+    from ovperception.training.repeat_factors import RepeatedOrder, repeat_factors
 
     views = LabelledViews(
         source=images,
@@ -211,7 +215,11 @@ def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: _Bas
         views=recipe.views,
     )
     share = world.share_of(recipe.batch_size, recipe.loop.accumulate)
-    order = EpochOrder(count=len(images), seed=recipe.seed, batch_size=share)
+    order: Order = EpochOrder(count=len(images), seed=recipe.seed, batch_size=share)
+    if recipe.repeat_threshold:
+        classes = [images.classes_in(index) for index in range(len(images))]
+        factors = repeat_factors(classes, recipe.repeat_threshold)
+        order = RepeatedOrder(factors=factors, seed=recipe.seed, batch_size=share)
     if recipe.cache is None:
         return LabelledBatches(views=views, order=order)
     kept = open_cache(recipe.cache)
@@ -240,7 +248,7 @@ def _evaluate(
     # The same classes in the same order, whatever the held-out file lists.
     images = dataclasses.replace(open_training_images(recipe.held_out), vocabulary=classes)
     still = dataclasses.replace(recipe.augmentation, flip=0.0, colour=None)
-    plain = dataclasses.replace(recipe, augmentation=still, cache=None, views=1)
+    plain = dataclasses.replace(recipe, augmentation=still, cache=None, views=1, repeat_threshold=0.0)
     source = _source(plain, world, images, base)
     share = world.share_of(recipe.batch_size, recipe.loop.accumulate)
     return held_out_losses(losses, source, batches=-(-(settings.images or len(images)) // share))

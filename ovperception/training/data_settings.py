@@ -31,6 +31,8 @@ class DataSettings:
         split: of the named data set; empty: its usual one.
         truth: ``instances``, ``panoptic`` or ``labels``; empty: the one that says most.
         vocabulary: of all classes only these are learned: the name of a list or the path of one; empty: all.
+        part: ``base`` learns only the base classes of the named data set's open-vocabulary protocol; nothing
+            of a novel class is in the truth.
         shapes: ``boxes`` reads no masks, for heads that look at none.
     """
 
@@ -42,6 +44,7 @@ class DataSettings:
     split: str = ""
     truth: Literal["", "instances", "panoptic", "labels"] = ""
     vocabulary: str = ""
+    part: Literal["", "base"] = ""
     shapes: Literal["masks", "boxes"] = "masks"
 
 
@@ -55,6 +58,8 @@ def open_training_images(settings: DataSettings) -> TrainingImages:
     from ovperception.training.coco_targets import TrainingImages
 
     words = _vocabulary(settings.vocabulary) if settings.vocabulary else None
+    if settings.part:
+        words = _base_classes(settings)
     dataset = _dataset(settings, words)
     said = [truth for truth in _MOST_FIRST if truth == settings.truth]
     truth = said[0] if said else next(t for t in _MOST_FIRST if t in dataset.truths)
@@ -98,3 +103,23 @@ def _vocabulary(words: str) -> Vocabulary:
 
     path = Path(words)
     return Vocabulary.from_file(path) if path.suffix or path.is_file() else Vocabulary.builtin(words)
+
+
+def _base_classes(settings: DataSettings) -> Vocabulary:
+    from ovperception.datasets.categories import builtin_classes
+    from ovperception.datasets.named import named_dataset
+    from ovperception.datasets.vocabularies import names as builtin_names
+    from ovperception.datasets.vocabularies import part_of
+    from ovperception.vocabulary import Vocabulary
+
+    name = named_dataset(settings.name).vocabulary if settings.name else settings.vocabulary
+    indices = part_of(name, "base") if name in builtin_names() else ()
+    if not indices or (settings.name and settings.vocabulary):
+        raise InvalidParameter(
+            "Which classes are base classes is not known",
+            field="data.part",
+            expected="a data set with base and novel classes, such as ov_coco or lvis_v1, and no vocabulary",
+            got=settings.name or settings.vocabulary,
+        )
+    classes = builtin_classes(name).vocabulary.classes
+    return Vocabulary(classes=tuple(classes[i] for i in indices), name=f"{name}_base")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.errors import InvalidParameter
 
-__all__ = ["EpochOrder", "Pick"]
+__all__ = ["EpochOrder", "Order", "Pick"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,14 @@ class Pick:
 
     index: int
     epoch: int
+
+
+class Order(Protocol):
+    """Which pictures a batch sees, told by its number."""
+
+    def picks(self, number: int) -> tuple[Pick, ...]:
+        """The pictures of a batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

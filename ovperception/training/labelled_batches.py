@@ -16,7 +16,7 @@ from ovperception.errors import InvalidDataset, OVPError
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation, LabelledImage
 from ovperception.training.coco_targets import TrainingImages
-from ovperception.training.epochs import EpochOrder, Pick
+from ovperception.training.epochs import Order, Pick
 from ovperception.training.targets import Targets
 from ovperception.training.wrong_data import Trouble
 
@@ -153,7 +153,7 @@ class LabelledBatches:
     """
 
     views: LabelledViews
-    order: EpochOrder
+    order: Order
 
     def __getitem__(self, number: int) -> LabelledBatch:
         """The batch; what cannot be used is replaced by the next picture that can."""

@@ -19,6 +19,7 @@ from ovperception.training.mosaics import MosaicSampler
 from ovperception.training.paper_recipes import (
     fcclip_coco,
     lseg_ade20k,
+    lseg_pascal5i,
     my_data,
     regionclip_coco,
     regionclip_lvis,
@@ -251,6 +252,9 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "fcclip": _on_data("FC-CLIP on COCO panoptic, as published", fcclip_coco),
     "regionclip": _on_data("RegionCLIP on OV-COCO: the published fine-tuning schedule", regionclip_coco),
-    "regionclip-lvis": _on_data("the same on LVIS base classes", regionclip_lvis),
+    "regionclip-lvis": _on_data(
+        "the same on LVIS: 866 base classes, repeat-factor sampling", regionclip_lvis
+    ),
     "lseg": _on_data("LSeg on ADE20K, as published", lseg_ade20k),
+    "lseg-pascal5i": _on_data("LSeg on a fold of PASCAL-5i: the classes of the other folds", lseg_pascal5i),
 }

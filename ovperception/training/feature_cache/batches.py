@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ovperception.backbones.base import Features
-from ovperception.training.epochs import EpochOrder, Pick
+from ovperception.training.epochs import Order, Pick
 from ovperception.training.feature_cache.cache import FeatureCache
 from ovperception.training.targets import Targets
 from ovperception.training.wrong_data import Trouble
@@ -48,7 +48,7 @@ class CachedBatches:
     """
 
     cache: FeatureCache
-    order: EpochOrder
+    order: Order
     stages: tuple[str, ...] | None = None
 
     def __getitem__(self, number: int) -> CachedBatch:
