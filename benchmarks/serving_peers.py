@@ -192,7 +192,8 @@ def ask_over_grpc(port: int) -> Connect:
 
     def connect() -> Callable[[], None]:
         method = channels[next(turn) % len(channels)].unary_unary(METHOD)
-        return lambda: method(data, timeout=30) and None
+        # A connection that was refused while the server began would refuse calls for a while.
+        return lambda: method(data, timeout=30, wait_for_ready=True) and None
 
     return connect
 
