@@ -1,27 +1,28 @@
-"""``ovp eval``: measures a model and writes what it found."""
+"""``ovp eval``: measures a model, or a result file of somebody else, and writes what it found."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eval.report import facts, prepare_folder, table, write_report
-from eval.scenes import MEASURES, Measure, Metrics, SceneEvaluation, evaluate_scenes
-from ovperception.datasets.scenes import Split
+from eval import protocol_command, table_command
+from eval.reporting import compare_command
+from eval.running.job import ResolutionChoice
+from eval.scenes import MEASURES
+from eval.scenes_command import evaluate_own_measures
 from ovperception.datasets.scenes.vocabulary import Part
 from ovperception.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from ovperception.model import Model
 
-__all__ = ["evaluate", "load_model"]
+__all__ = ["app", "evaluate", "load_model"]
 
-_DATA = ("scenes",)
+app = typer.Typer(add_completion=False, help="Measure a model, score files, or compare two measured runs.")
+app.command("compare")(compare_command.compare)
+app.command("table")(table_command.table)
 
 
 def load_model(name: str, device: str) -> Model:
@@ -31,79 +32,150 @@ def load_model(name: str, device: str) -> Model:
     return ovp.load(name, device=device)
 
 
+T = TypeVar("T")
+_FILES, _SCENES = "Files of others", "scenes alone"
+
+
+@app.callback(invoke_without_command=True)
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="Name in the catalogue, or path of a bundle.", show_default=False),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and report.md.", show_default=False)],
-    data: Annotated[str, typer.Option(help=f"What to measure on: {', '.join(_DATA)}.")] = "scenes",
-    split: Annotated[Split, typer.Option(help="Which split; no two share a scene.")] = "val",
-    images: Annotated[int, typer.Option("--images", "-n", help="How many scenes.")] = 500,
-    first: Annotated[int, typer.Option(help="Index of the first scene.")] = 0,
-    size: Annotated[int, typer.Option(help="Side of each square scene, in pixels.")] = 512,
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results; a run that was stopped goes on there.", show_default=False),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", "-p", help="How to measure; the first one of the data if not given.")
+    ] = "",
+    protocols: Annotated[bool, typer.Option("--protocols", help="List the protocols.")] = False,
+    data: Annotated[
+        str,
+        typer.Option(help="Data set by name, a COCO-format JSON, or a folder of label maps."),
+    ] = "",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where it lies; of a JSON or label maps, the pictures.", show_default=False),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The protocol's if not given.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Judge the first images only.")] = None,
+    server: Annotated[str, typer.Option(help="Ask HOST:PORT; --model names a model there.")] = "",
+    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
+    resolution: Annotated[
+        str, typer.Option(help="Of the pictures: the protocol's, or left to the model.")
+    ] = "protocol",
+    classes: Annotated[
+        Path | None, typer.Option(help="File of the class list, for a folder of label maps.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON, 0-1.")] = False,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Score files: the truth, a JSON or a folder.", rich_help_panel=_FILES)
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Score files: the answers.", rich_help_panel=_FILES)
+    ] = None,
+    annotation_maps: Annotated[
+        Path | None, typer.Option(help="PNGs of a panoptic truth.", rich_help_panel=_FILES)
+    ] = None,
+    result_maps: Annotated[
+        Path | None, typer.Option(help="PNGs of panoptic answers.", rich_help_panel=_FILES)
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", "-n", help="How many scenes; 500.", rich_help_panel=_SCENES)
+    ] = None,
+    first: Annotated[int, typer.Option(help="Index of the first scene.", rich_help_panel=_SCENES)] = 0,
+    size: Annotated[int, typer.Option(help="Side in pixels.", rich_help_panel=_SCENES)] = 512,
     words: Annotated[
-        Part, typer.Option(help="Classes asked for and judged; 'all' is the generalised setting.")
+        Part,
+        typer.Option(help="Classes asked and judged, without a protocol.", rich_help_panel=_SCENES),
     ] = "all",
     only: Annotated[
-        str, typer.Option(help=f"Some of {','.join(MEASURES)}; all if not given.", show_default=False)
+        str,
+        typer.Option(
+            help=f"Some of {','.join(MEASURES)}, without a protocol; all if not given.",
+            show_default=False,
+            rich_help_panel=_SCENES,
+        ),
     ] = "",
-    crops: Annotated[int, typer.Option(help="Drawn crops of each thing, for crop/top1.")] = 3,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1.")] = "cpu",
-    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes that draw scenes.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON, 0-1.")] = False,
+    crops: Annotated[
+        int, typer.Option(help="Drawn crops of each thing, for crop/top1.", rich_help_panel=_SCENES)
+    ] = 3,
 ) -> None:
-    """Measure a model, base and novel classes apart.
+    """Measure a model by a named protocol, or score files that somebody else made.
 
-    On "scenes", the built-in procedural world, nothing is downloaded and the same options give the same
-    numbers: zero-shot accuracy of crops and of true boxes, COCO AP of boxes and masks, mIoU, PQ, and the time
-    of each question.
+    On "scenes", the built-in procedural world, nothing is downloaded; without a protocol it measures
+    everything at once: zero-shot accuracy of crops and of true boxes, COCO AP of boxes and masks, mIoU, PQ.
     """
-    if data not in _DATA:
-        raise InvalidParameter(
-            "There is no such data to measure on",
-            field="data",
-            expected=f"one of {', '.join(_DATA)}",
-            got=data,
+    if context.invoked_subcommand is not None:
+        return
+    if protocols:
+        protocol_command.list_protocols(as_json=as_json)
+        return
+    folder = _needed(out, "out", "--out FOLDER")
+    if annotations is not None or results is not None:
+        protocol_command.score(
+            _needed(protocol or None, "protocol", "--protocol NAME"),
+            _needed(annotations, "annotations", "--annotations FILE_OR_FOLDER"),
+            _needed(results, "results", "--results FILE_OR_FOLDER"),
+            folder,
+            annotation_maps=annotation_maps,
+            result_maps=result_maps,
+            as_json=as_json,
         )
-    settings = SceneEvaluation(
+        return
+    if not server:
+        _needed(model or None, "model", "--model NAME")
+    if not protocol and data in ("", "scenes") and not server:
+        evaluate_own_measures(
+            lambda: load_model(model, device),
+            folder,
+            split=split or "val",
+            images=500 if images is None and limit is None else images or limit or 0,
+            first=first,
+            size=size,
+            words=words,
+            only=only,
+            crops=crops,
+            workers=workers,
+            as_json=as_json,
+        )
+        return
+    if resolution not in get_args(ResolutionChoice):
+        raise InvalidParameter(
+            "There is no such resolution",
+            field="resolution",
+            expected=" or ".join(get_args(ResolutionChoice)),
+            got=resolution,
+        )
+    job = protocol_command.job_of(
+        protocol,
+        data,
+        model=model,
+        out=folder,
+        root=root,
         split=split,
-        images=images,
+        words=classes,
+        limit=images if limit is None else limit,
         first=first,
         size=size,
-        words=words,
-        only=_measures(only),
-        crops_per_class=crops,
+        device=device,
+        server=server,
+        resolution=cast("ResolutionChoice", resolution),
         workers=workers,
     )
-    prepare_folder(out)
-    judged = load_model(model, device)
-    about = facts(judged, settings)
-    metrics = _measured(judged, settings)
-    write_report(out, metrics, about)
-    if as_json:
-        typer.echo(json.dumps(metrics))
-    else:
-        Console().print(table(metrics, f"{judged.name} on {data}, {split}, {images} images"))
-        typer.echo(f"Written to {out}")
+    protocol_command.run_protocol(job, as_json=as_json)
 
 
-def _measures(only: str) -> tuple[Measure, ...] | None:
-    names = tuple(name.strip() for name in only.split(",") if name.strip())
-    return cast("tuple[Measure, ...]", names) or None
-
-
-def _measured(model: Model, settings: SceneEvaluation) -> Metrics:
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("judging {task.fields[split]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with progress:
-        task = progress.add_task("", total=settings.images, split=settings.split)
-        return evaluate_scenes(model, settings, on_image=lambda: progress.advance(task))
+def _needed(value: T | None, field: str, option: str) -> T:
+    # Not required by the parser, which would ask a sub-command for them as well.
+    if value is None:
+        raise InvalidParameter(
+            f"--{field} is missing",
+            field=field,
+            expected=option,
+            mend="`ovp eval --model NAME --out FOLDER` is the least; `ovp eval --help` tells more",
+        )
+    return value

@@ -81,10 +81,10 @@ def run(
             on from there.
     """
     _check_together(jobs)
-    for job in jobs:
-        _prepare(job.out)
     opened = [open_job(job) for job in jobs]
     _check_pictures(opened[0])
+    for job in jobs:
+        _prepare(job.out)
     share = torchrun_share()
     with contextlib.ExitStack() as stack:
         for job in jobs:
@@ -214,7 +214,7 @@ def _plan(opened: Opened, identity: Identity) -> dict[str, Any]:
 
 
 def _wait_for_all(opened: Sequence[Opened]) -> None:
-    """Under torchrun the first process waits for the records of the others; they end together or not at all."""
+    """Under torchrun the first process waits for the others' records; they end together or not at all."""
     for one in opened:
         folder, count = one.job.out / RECORDS, count_of(one)
         while len([i for i in finished(folder, one.job.out, one) if i < count]) < count:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +25,10 @@ from eval.protocols import AP, PQ, FewShot, MeanIoU
 from eval.running.done import Done
 from eval.running.journal import Record
 from eval.running.prediction_files import FOLDER, write_json_list, write_json_object
-from eval.running.question import Question
 from eval.running.share import Opened
 from eval.running.tables import confused_labels, confused_pairs, curves, group_metrics
 from eval.running.truth_file import TRUTH, annotation_file, drawn_truth
 from ovperception.datasets.scenes import scene_seed
-from ovperception.datasets.scenes.annotation_files import Record as AnnotationFile
 
 __all__ = ["Scored", "score_objects", "scored"]
 
@@ -88,7 +86,8 @@ def _objects(opened: Opened, done: Done, metric: AP) -> Scored:
     numbers = [ids[r["i"]] if ids else r["id"] for r in done]
     path = job.out / FOLDER / "results.json"
     write_json_list(path, (row for r in done for row in _rows(r, ids, masks=metric.iou != "bbox")))
-    scores = score_objects(metric, str(annotations), str(path), question, numbers)
+    groups = {str(name): ids for name, ids in question.groups.items()}
+    scores = score_objects(metric, str(annotations), str(path), groups, numbers)
     names = {category.id: category.name for category in question.categories}
     return Scored(
         scores=scores,
@@ -96,7 +95,7 @@ def _objects(opened: Opened, done: Done, metric: AP) -> Scored:
         engine=ap_engine("hotcoco", metric.iou).label,
         truth=str(annotations.absolute()) if ids is None else TRUTH,
         predictions=f"{FOLDER}/results.json",
-        curves=curves(scores.curves, names, cast("dict[str, Sequence[int]]", question.groups)),
+        curves=curves(scores.curves, names, groups),
         confusion=confused_pairs(_summed(done), question.categories),
     )
 
@@ -112,10 +111,13 @@ def _rows(record: Record, ids: dict[int, int] | None, *, masks: bool) -> Iterato
 
 
 def score_objects(
-    metric: AP, truth: str | AnnotationFile, results: str, question: Question, image_ids: Sequence[int] | None
+    metric: AP,
+    truth: str | Mapping[str, Any],
+    results: str,
+    groups: Mapping[str, Sequence[int]],
+    image_ids: Sequence[int] | None,
 ) -> DetectionScores:
     """AP by the rules of a protocol, with the numbers of its groups."""
-    groups = {str(name): ids for name, ids in question.groups.items()}
     if metric.kind == "lvis":
         found = score_lvis(truth, results, iou=metric.iou, fixed=metric.fixed, image_ids=image_ids)
         own = {name: ids for name, ids in groups.items() if name in ("base", "novel")}

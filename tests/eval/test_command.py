@@ -65,7 +65,10 @@ def test_json_is_what_the_file_says(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--data", "coco"], "one of scenes"),
+        (["--data", "coco"], "the folder it was unpacked in"),
+        (["--data", "coca"], "one of coco"),
+        (["--protocol", "ov_cocoo"], "one of ov_coco"),
+        (["--resolution", "none", "--protocol", "coco_box"], "protocol or model"),
         (["--images", "0"], "images is too small"),
         (["--model", "nobody"], "no such model"),
         (["--only", "semantics"], "some of box, semantic, panoptic, region, crop"),

@@ -1,0 +1,133 @@
+"""What ``ovp eval`` does with a named protocol: list them, run one, score files by one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from eval.outcome import Outcome
+from eval.progress import progress_bar
+from eval.protocols import EvaluationProtocol, protocol, protocols
+from eval.running.files import score_files
+from eval.running.job import Job, protocol_of_data
+from eval.running.run import Plan, run
+
+__all__ = ["job_of", "list_protocols", "metrics_table", "run_protocol", "score"]
+
+
+def list_protocols(*, as_json: bool) -> None:
+    """Prints every protocol with its data, headline metric and source."""
+    rows = protocols()
+    if as_json:
+        typer.echo(json.dumps([_described(row) for row in rows]))
+        return
+    shown = Table(title=f"{len(rows)} protocols", title_justify="left", show_lines=False)
+    for name in ("protocol", "what", "data", "split", "metric", "source"):
+        shown.add_column(name, no_wrap=name in ("protocol", "metric"))
+    for row in rows:
+        shown.add_row(row.name, row.title, row.data, row.split, row.headline, "; ".join(row.source))
+    Console().print(shown)
+
+
+def _described(row: EvaluationProtocol) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "title": row.title,
+        "data": row.data,
+        "split": row.split,
+        "vocabulary": row.asked or row.vocabulary,
+        "task": row.task,
+        "headline": row.headline,
+        "source": list(row.source),
+        "notes": row.notes,
+    }
+
+
+def job_of(name: str, data: str, **settings: Any) -> Job:
+    """The job that the options mean.
+
+    Args:
+        name: of the protocol; "" for the first one of the data.
+        data: name or path; "" for the protocol's.
+        settings: other attributes of `Job`.
+
+    Raises:
+        NotFound: there is no such protocol or data set.
+    """
+    chosen = protocol(name) if name else protocol_of_data(data or "scenes")
+    return Job(protocol=chosen, data=data or chosen.data, **settings)
+
+
+def run_protocol(job: Job, *, as_json: bool) -> None:
+    """Runs it, writes everything into its folder and prints a table."""
+    with contextlib.ExitStack() as stack:
+        advance: list[Any] = []
+
+        def plan(found: Plan) -> None:
+            if found.done and not as_json:
+                typer.echo(f"{found.done} of {found.images} images were done before", err=True)
+            bar = progress_bar(job.protocol.name, found.images, found.done)
+            advance.append(stack.enter_context(bar))
+
+        outcomes = run([job], on_plan=plan, on_image=lambda: advance[0]())
+    for outcome in outcomes:
+        _show(outcome, job.out, as_json)
+
+
+def score(
+    name: str,
+    annotations: Path,
+    results: Path,
+    out: Path,
+    *,
+    annotation_maps: Path | None,
+    result_maps: Path | None,
+    as_json: bool,
+) -> None:
+    """Scores files, writes everything into a folder and prints a table."""
+    outcome = score_files(
+        protocol(name),
+        annotations,
+        results,
+        out,
+        annotation_maps=annotation_maps,
+        result_maps=result_maps,
+    )
+    _show(outcome, out, as_json)
+
+
+def _show(outcome: Outcome, out: Path, as_json: bool) -> None:
+    from eval.reporting import write_report
+
+    page = write_report(out, outcome)
+    if as_json:
+        typer.echo(json.dumps(dict(outcome.metrics)))
+        return
+    console = Console()
+    console.print(metrics_table(outcome))
+    for warning in outcome.warnings:
+        console.print(f"[yellow]{warning.count} x[/] {warning.text}", highlight=False)
+    console.print(outcome.report_line, style="dim", soft_wrap=True, highlight=False)
+    typer.echo(f"Written to {page}")
+
+
+def metrics_table(outcome: Outcome) -> Table:
+    """The numbers for a terminal, in percent, the headline first."""
+    who = f"{outcome.facts.model} on " if outcome.facts.model else ""
+    shown = Table(title=f"{who}{outcome.title}", title_justify="left")
+    shown.add_column("metric")
+    shown.add_column("%", justify="right")
+    metrics: Mapping[str, float | None] = outcome.metrics
+    ordered = [outcome.headline, *(name for name in metrics if name != outcome.headline)]
+    for name in ordered:
+        value = metrics.get(name)
+        style = "bold" if name == outcome.headline else ""
+        shown.add_row(name, "n/a" if value is None else f"{100 * value:.2f}", style=style)
+    return shown
