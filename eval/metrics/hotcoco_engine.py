@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eval.metrics.ap_engine import APTask
 from eval.metrics.precision_recall import PrecisionRecall
 
-__all__ = ["HotcocoEngine"]
+__all__ = ["HotcocoEngine", "matched"]
 
 
 class HotcocoEngine:
@@ -26,15 +26,7 @@ class HotcocoEngine:
         """Precision and recall of a task whose overlaps are of boxes or masks."""
         if not len(task.truth.image_ids):
             return _nothing(task)
-        truth = _truth(task)
-        # -1: the cap of the protocol is applied already, and the one of a plain result would come on top.
-        found = hotcoco.LVISResults(truth, _found(task), max_dets=-1)
-        judge = hotcoco.COCOeval(truth, found, _kind(task), lvis_style=task.federated)
-        judge.params.max_dets = list(task.max_detections)
-        judge.params.img_ids = [image["id"] for image in task.truth.images]
-        judge.params.cat_ids = [category.id for category in task.truth.categories]
-        judge.params.use_cats = not task.class_agnostic
-        judge.evaluate()
+        judge = matched(task)
         judge.accumulate()
         counted = judge.eval
         assert counted is not None
@@ -44,6 +36,28 @@ class HotcocoEngine:
             category_ids=task.category_ids,
             max_detections=task.max_detections,
         )
+
+
+def matched(task: APTask, *, all_areas: bool = True) -> hotcoco.COCOeval:
+    """Detections matched to objects, image by image, not yet accumulated.
+
+    Args:
+        task: whose overlaps are of boxes or masks.
+        all_areas: small, medium and large objects apart as well.
+    """
+    truth = _truth(task)
+    # -1: the cap of the protocol is applied already, and the one of a plain result would come on top.
+    found = hotcoco.LVISResults(truth, _found(task), max_dets=-1)
+    judge = hotcoco.COCOeval(truth, found, _kind(task), lvis_style=task.federated)
+    judge.params.max_dets = list(task.max_detections)
+    judge.params.img_ids = [image["id"] for image in task.truth.images]
+    judge.params.cat_ids = [category.id for category in task.truth.categories]
+    judge.params.use_cats = not task.class_agnostic
+    if not all_areas:
+        judge.params.area_rng = judge.params.area_rng[:1]
+        judge.params.area_rng_lbl = judge.params.area_rng_lbl[:1]
+    judge.evaluate()
+    return judge
 
 
 def _kind(task: APTask) -> str:
