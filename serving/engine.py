@@ -90,6 +90,7 @@ class Engine:
         self.shared_memory = SharedMemory(
             max_bytes=config.max_shared_bytes, max_region=config.max_shared_bytes, ttl_s=config.kept_ttl_s
         )
+        self._draining: list[Callable[[], None]] = []
         self.kept = KeptScenes(max_bytes=config.max_kept_bytes, ttl_s=config.kept_ttl_s)
         self.admission = Admission(
             max_requests=config.max_requests,
@@ -152,6 +153,19 @@ class Engine:
             UnknownModel, InvalidParameter: As `ModelSet.remove`.
         """
         return self.kept.forget_model(self.models.remove(name))
+
+    def on_drain(self, callback: Callable[[], None], *, forget: bool = False) -> None:
+        """Have `callback` called when the engine takes no more calls; or do not, any more."""
+        if forget:
+            self._draining.remove(callback)
+        else:
+            self._draining.append(callback)
+
+    def drain(self) -> None:
+        """Take no more calls; those in work go on."""
+        self.admission.close()
+        for callback in list(self._draining):
+            callback()
 
     def close(self) -> None:
         """End the threads and drop all scenes."""

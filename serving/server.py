@@ -144,7 +144,7 @@ class Server:
         started = time.monotonic()
         self._health.enter_graceful_shutdown()
         # gRPC's own grace leaves calls that come in meanwhile hanging, so it begins when ours has ended.
-        self._engine.admission.close()
+        self._engine.drain()
         self._engine.admission.wait_until_idle(grace)
         for server in (self._admin, self._server):
             if server is not None:
@@ -160,7 +160,7 @@ class Server:
     def fail(self, error: Exception) -> None:
         """Refuse every call from now on: the device is lost, and answers would be wrong."""
         self._health.enter_graceful_shutdown()
-        self._engine.admission.close()
+        self._engine.drain()
         if self._on_fatal is not None:
             self._on_fatal(error)
 

@@ -2,6 +2,9 @@
 
 One thread reads, as many as frames may be in work answer, and gRPC's own writes. What is held is bounded by
 `max_in_flight`: a reader who does not read makes frames wait, then be dropped, or, with BLOCK, not be read.
+
+When the server is about to end, so does the stream: frames in work get their replies, then it is UNAVAILABLE,
+and the client takes those without a reply to another server, or to this one when it is back.
 """
 
 from __future__ import annotations
@@ -17,10 +20,17 @@ from typing import cast
 
 import grpc
 
-from ovperception.errors import DeadlineExceeded, InvalidParameter, OVPError, ResourceExhausted
+from ovperception.errors import (
+    DeadlineExceeded,
+    InvalidParameter,
+    OVPError,
+    ResourceExhausted,
+    Unavailable,
+)
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1.results_pb2 import ClassInfo
 from serving.engine import CallCancelled, Engine
+from serving.jobs import closing
 from serving.perceiving import Asked, Perceiver, answers, failure
 from serving.security import caller
 
@@ -118,6 +128,7 @@ class _Stream:
     def replies(self, requests: Iterator[pb.StreamPerceiveRequest]) -> Iterator[pb.StreamPerceiveResponse]:
         """The configuration's reply, then those of frames and updates in order."""
         self._context.add_callback(self._stop)
+        self._engine.on_drain(self._drain)
         # Each in a context of its own that knows the caller.
         work: list[Callable[[], None]] = [lambda: self._read(requests), *[self._work] * self._most]
         threads = [
@@ -133,6 +144,7 @@ class _Stream:
             if self._broken is not None:
                 raise self._broken
         finally:
+            self._engine.on_drain(self._drain, forget=True)
             self._stop()
             for thread in threads[1:]:  # the first waits for gRPC, which ends it with the call
                 thread.join()
@@ -166,7 +178,7 @@ class _Stream:
                     break
         except Exception as error:  # gRPC ends the iterator of a lost call with an exception of no type
             with self._change:
-                if isinstance(error, OVPError):
+                if isinstance(error, OVPError) and self._broken is None:
                     self._broken = error
         with self._change:
             self._ended = True
@@ -183,7 +195,7 @@ class _Stream:
             raise InvalidParameter(
                 "A stream goes on with frames and updates", field=kind or "message", got=kind or "nothing"
             )
-        return not self._stopped
+        return not self._stopped and self._broken is None
 
     def _take_update(self, update: pb.StreamUpdate) -> None:
         entry = _Entry(sequence=update.from_sequence, request=None)
@@ -221,6 +233,8 @@ class _Stream:
         with self._change:
             # Without a bound, a caller who sends nothing but updates would fill the memory.
             self._change.wait_for(lambda: self._stopped or len(self._entries) < 2 * self._most)
+            if self._broken is not None:
+                return
             self._entries.append(entry)
             self._change.notify_all()
 
@@ -243,7 +257,7 @@ class _Stream:
             self._change.wait_for(lambda: self._stopped or len(self._entries) < room)
             if self._policy == _Policy.OVERLOAD_POLICY_BLOCK:
                 self._change.wait_for(lambda: self._stopped or self._held() < self._most)
-            if self._stopped:
+            if self._stopped or self._broken is not None:
                 return
             self._entries.append(entry)
             # One more than are in work, so that there is a newest one to go on with.
@@ -273,6 +287,20 @@ class _Stream:
                 entry.request, entry.reply = None, reply
                 self._change.notify_all()
 
+    def _drain(self) -> None:
+        """The server is about to end: go on with nothing that is not in work."""
+        with self._change:
+            self._break_off(self._waiting[0] if self._waiting else None, closing())
+
+    def _break_off(self, first: _Entry | None, error: OVPError) -> None:
+        """End with an error instead of a reply to `first` and to all that came after it."""
+        self._broken = self._broken or error
+        self._ended = True
+        self._waiting.clear()
+        while first is not None and first in self._entries:
+            self._entries.pop()
+        self._change.notify_all()
+
     def _job(self) -> _Entry | None:
         with self._change:
             self._change.wait_for(
@@ -299,6 +327,10 @@ class _Stream:
             with self._engine.call(asked.model, request_id, request.ByteSize(), context) as call:
                 result = answers(call, asked, request.frame.image)
         except CallCancelled:
+            return pb.StreamPerceiveResponse(sequence=entry.sequence)
+        except Unavailable as error:
+            with self._change:
+                self._break_off(entry, error)
             return pb.StreamPerceiveResponse(sequence=entry.sequence)
         except DeadlineExceeded as error:
             if left_s is not None:

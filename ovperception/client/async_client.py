@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,22 +14,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ovperception.client.async_scene import AsyncRemoteScene
+from ovperception.client.async_stream import AsyncStream
 from ovperception.client.connection import TLS, Connection, closed
 from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
-from ovperception.client.perceptions import Output, Perception
+from ovperception.client.frames import Frames, Policy
+from ovperception.client.handles import Words
+from ovperception.client.perceptions import MaskEncoding, Output, Perception, output_messages
 from ovperception.client.pictures import Transport, check_transport, picture_message
 from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
-from ovperception.client.retries import Retries
+from ovperception.client.retries import Reconnects, Retries
+from ovperception.client.scaling import Size, fit
+from ovperception.client.shared_memory import SharedMemory, create_request
+from ovperception.client.vocabularies import AsyncVocabularies
 from ovperception.errors import OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.v1 import image_pb2, model_service_pb2
+from ovperception.v1 import image_pb2, model_service_pb2, perceive_pb2, shared_memory_service_pb2
 from ovperception.v1 import perception_service_pb2 as pb
 from ovperception.v1.model_service_pb2_grpc import ModelServiceStub
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
-from ovperception.vocabulary import Vocabulary
+from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
+from ovperception.v1.vocabulary_service_pb2_grpc import VocabularyServiceStub
 
 if TYPE_CHECKING:
-    from ovperception.images import ImageSource
+    from ovperception.client.pictures import Source
 
 __all__ = ["AsyncClient"]
 
@@ -50,6 +58,7 @@ class AsyncClient:
         transport: As of `Client`.
         max_message_bytes: Largest request or reply.
         max_pixels: As of `Client`.
+        mask_encoding: As of `Client`.
         tls: As of `Client`.
         token: Bearer token, shown with each call.
 
@@ -67,6 +76,7 @@ class AsyncClient:
         transport: Transport = "auto",
         max_message_bytes: int = 32 * 2**20,
         max_pixels: int | None = None,
+        mask_encoding: MaskEncoding = "cropped_rle",
         tls: TLS | bool | None = None,
         token: str = "",
     ) -> None:
@@ -81,18 +91,24 @@ class AsyncClient:
         self.address = address
         self.model = model or ""
         self._transport: Transport = transport
-        self.questions = Questions(self.model, max_pixels)
+        self.questions = Questions(self.model, max_pixels, mask_encoding)
         self._retries = Retries()
         self._channel = self.connection.async_channel()
         # `Any`: the stubs' types are those of threads.
         self._perception: Any = PerceptionServiceStub(self._channel)  # type: ignore[arg-type]
         self._models: Any = ModelServiceStub(self._channel)  # type: ignore[arg-type]
+        self._shared: Any = SharedMemoryServiceStub(self._channel)  # type: ignore[arg-type]
+        self._stubs: Mapping[str, Any] = {
+            "perception": self._perception,
+            "vocabularies": VocabularyServiceStub(self._channel),  # type: ignore[arg-type]
+        }
+        self._server_pixels: int | None = None
         self._last: Reply | None = None
 
     async def detect(
         self,
-        image: ImageSource,
-        words: Sequence[str] | Vocabulary,
+        image: Source,
+        words: Words,
         *,
         boxes: ArrayLike | None = None,
         score_threshold: float | None = None,
@@ -113,8 +129,8 @@ class AsyncClient:
 
     async def semantic(
         self,
-        image: ImageSource,
-        words: Sequence[str] | Vocabulary,
+        image: Source,
+        words: Words,
         *,
         score_threshold: float | None = None,
         scores: bool = False,
@@ -125,19 +141,19 @@ class AsyncClient:
 
     async def panoptic(
         self,
-        image: ImageSource,
-        words: Sequence[str] | Vocabulary,
+        image: Source,
+        words: Words,
         *,
         score_threshold: float | None = None,
     ) -> PanopticMap:
         """A segment per pixel; see `ovperception.Scene.panoptic`."""
         return await (await self.scene(image)).panoptic(words, score_threshold=score_threshold)
 
-    async def heatmap(self, image: ImageSource, text: str) -> NDArray[np.float32]:
+    async def heatmap(self, image: Source, text: str) -> NDArray[np.float32]:
         """(H, W): how well each pixel fits `text`; see `ovperception.Scene.heatmap`."""
         return await (await self.scene(image)).heatmap(text)
 
-    async def embed_regions(self, image: ImageSource, boxes: ArrayLike) -> NDArray[np.float32]:
+    async def embed_regions(self, image: Source, boxes: ArrayLike) -> NDArray[np.float32]:
         """(N, D): one vector per (N, 4) xyxy box; see `ovperception.Scene.embed_regions`."""
         return await (await self.scene(image)).embed_regions(boxes)
 
@@ -145,14 +161,14 @@ class AsyncClient:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
         return await self.run(self.questions.embed_text(texts))
 
-    async def embed_image(self, image: ImageSource) -> NDArray[np.float32]:
+    async def embed_image(self, image: Source) -> NDArray[np.float32]:
         """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
         return await self.run(self.questions.embed_image(RemoteImage(await self._picture(image))))
 
     async def perceive(
         self,
-        images: Sequence[ImageSource],
-        words: Sequence[str] | Vocabulary | None = None,
+        images: Sequence[Source],
+        words: Words | None = None,
         *,
         outputs: Sequence[Output] = ("detect",),
     ) -> list[Perception | OVPError]:
@@ -160,11 +176,53 @@ class AsyncClient:
         pictures = [await self._picture(image) for image in images]
         return await self.run(self.questions.perceive(pictures, words, outputs))
 
-    async def scene(self, image: ImageSource) -> AsyncRemoteScene:
+    def stream(
+        self,
+        words: Words | None = None,
+        *,
+        outputs: Sequence[Output] = ("detect",),
+        policy: Policy = "drop_oldest",
+        max_in_flight: int = 4,
+        frame_timeout_s: float | None = None,
+        reconnect_s: float = 30.0,
+    ) -> AsyncStream:
+        """Ask the same about frame after frame; see `AsyncStream`, and `Client.stream` for what it takes."""
+        frames = Frames(
+            self.questions,
+            words,
+            output_messages(outputs),
+            model=self.model,
+            policy=policy,
+            max_in_flight=max_in_flight,
+            frame_timeout_s=frame_timeout_s,
+        )
+        return AsyncStream(self, frames, Reconnects(reconnect_s))
+
+    @asynccontextmanager
+    async def shared_memory(self, slot_bytes: int, *, slots: int = 4) -> AsyncIterator[SharedMemory]:
+        """Memory that a server on this machine shares; see `Client.shared_memory`."""
+        region = await self.call(self._shared.CreateSharedMemory, create_request(slot_bytes, slots))
+        memory = None
+        try:
+            memory = await asyncio.to_thread(SharedMemory, region, slots)
+            yield memory
+        finally:
+            if memory is not None:
+                memory.close()
+            with suppress(OVPError):  # a server that is gone has none
+                gone = shared_memory_service_pb2.DeleteSharedMemoryRequest(region=region.region)
+                await self.call(self._shared.DeleteSharedMemory, gone)
+
+    @property
+    def vocabularies(self) -> AsyncVocabularies:
+        """The vocabularies that the server keeps by name."""
+        return AsyncVocabularies(self)
+
+    async def scene(self, image: Source) -> AsyncRemoteScene:
         """An image to ask one question about: it is sent with each, and the server keeps nothing."""
         return AsyncRemoteScene(self, self.questions, RemoteImage(await self._picture(image)))
 
-    async def encode(self, image: ImageSource) -> AsyncRemoteScene:
+    async def encode(self, image: Source) -> AsyncRemoteScene:
         """Encode an image once, to ask many questions about it."""
         remote = RemoteImage(await self._picture(image))
         await self.run(self.questions.encode(remote))
@@ -212,7 +270,8 @@ class AsyncClient:
             while True:
                 started = time.perf_counter()
                 try:
-                    reply = await self.call(getattr(self._perception, ask.method), ask.request)
+                    method = getattr(self._stubs[ask.service], ask.method)
+                    reply = await self.call(method, ask.request)
                 except OVPError as error:
                     ask = dialogue.throw(error)
                     continue
@@ -237,8 +296,7 @@ class AsyncClient:
             try:
                 reply = await method(request, timeout=max(left_s, 1e-3), metadata=self.connection.metadata)
             except grpc.aio.AioRpcError as error:
-                connected = self._channel.get_state() == grpc.ChannelConnectivity.READY
-                ours = self.connection.explain(error, connected=connected)
+                ours = self.explain(error)
             except grpc.aio.UsageError:
                 raise closed() from None
             else:
@@ -249,7 +307,24 @@ class AsyncClient:
                 raise ours
             await asyncio.sleep(wait_s)
 
-    async def _picture(self, image: ImageSource) -> image_pb2.Image:
+    def open_stream(self, requests: AsyncIterator[perceive_pb2.StreamPerceiveRequest]) -> Any:
+        """A call that carries a stream."""
+        return self._perception.StreamPerceive(requests, metadata=self.connection.metadata)
+
+    def explain(self, error: grpc.aio.AioRpcError) -> OVPError:
+        """The error a call ended with, as ours."""
+        connected = self._channel.get_state() == grpc.ChannelConnectivity.READY
+        return self.connection.explain(error, connected=connected)
+
+    async def fitting(self, image: Source) -> tuple[image_pb2.Image, Size | None]:
+        """An image as a stream sends it, and the size that answers are brought to, if it is sent smaller."""
+        picture = await self._picture(image)
+        if self.questions.max_pixels is None and self._server_pixels is None:
+            with suppress(OVPError):  # a stream waits for a server that is gone
+                self._server_pixels = (await self.server_info()).max_pixels
+        return await asyncio.to_thread(fit, picture, self.questions.max_pixels or self._server_pixels)
+
+    async def _picture(self, image: Source) -> image_pb2.Image:
         return await asyncio.to_thread(
             picture_message,
             image,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -14,22 +15,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from ovperception.client.connection import TLS, Connection, closed
 from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
-from ovperception.client.perceptions import Output, Perception, output_messages
+from ovperception.client.frames import Frames, Policy
+from ovperception.client.handles import Words
+from ovperception.client.perceptions import MaskEncoding, Output, Perception, output_messages
 from ovperception.client.pictures import Transport, check_transport, picture_message
 from ovperception.client.remote_scene import RemoteScene
 from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
-from ovperception.client.retries import Retries
-from ovperception.client.stream import Policy, Stream
+from ovperception.client.retries import Reconnects, Retries
+from ovperception.client.scaling import Size, fit
+from ovperception.client.shared_memory import SharedMemory, create_request
+from ovperception.client.stream import Stream
+from ovperception.client.vocabularies import Vocabularies
 from ovperception.errors import OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.v1 import image_pb2, model_service_pb2
+from ovperception.v1 import image_pb2, model_service_pb2, shared_memory_service_pb2
 from ovperception.v1 import perception_service_pb2 as pb
 from ovperception.v1.model_service_pb2_grpc import ModelServiceStub
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
-from ovperception.vocabulary import Vocabulary
+from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
+from ovperception.v1.vocabulary_service_pb2_grpc import VocabularyServiceStub
 
 if TYPE_CHECKING:
-    from ovperception.images import ImageSource
+    from ovperception.client.pictures import Source
 
 __all__ = ["Client"]
 
@@ -55,6 +62,7 @@ class Client:
         max_message_bytes: Largest request or reply.
         max_pixels: Larger pictures are sent smaller, and answers brought back to their size; None does so
             only with those that the server refuses for their size.
+        mask_encoding: How masks travel; they arrive as run lengths whichever it is.
         tls: Whom to trust and how to be known; True trusts whom this machine trusts; None means no TLS.
         token: Bearer token, shown with each call.
 
@@ -72,6 +80,7 @@ class Client:
         transport: Transport = "auto",
         max_message_bytes: int = 32 * 2**20,
         max_pixels: int | None = None,
+        mask_encoding: MaskEncoding = "cropped_rle",
         tls: TLS | bool | None = None,
         token: str = "",
     ) -> None:
@@ -86,17 +95,22 @@ class Client:
         self.address = address
         self.model = model or ""
         self._transport: Transport = transport
-        self.questions = Questions(self.model, max_pixels)
+        self.questions = Questions(self.model, max_pixels, mask_encoding)
         self.retries = Retries()
         self._channel = self.connection.channel()
         self.perception = PerceptionServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
+        self._stubs = {
+            "perception": self.perception,
+            "vocabularies": VocabularyServiceStub(self._channel),
+        }
+        self._server_pixels: int | None = None
         self._last = threading.local()
 
     def detect(
         self,
-        image: ImageSource,
-        words: Sequence[str] | Vocabulary,
+        image: Source,
+        words: Words,
         *,
         boxes: ArrayLike | None = None,
         score_threshold: float | None = None,
@@ -116,8 +130,8 @@ class Client:
 
     def semantic(
         self,
-        image: ImageSource,
-        words: Sequence[str] | Vocabulary,
+        image: Source,
+        words: Words,
         *,
         score_threshold: float | None = None,
         scores: bool = False,
@@ -127,19 +141,19 @@ class Client:
 
     def panoptic(
         self,
-        image: ImageSource,
-        words: Sequence[str] | Vocabulary,
+        image: Source,
+        words: Words,
         *,
         score_threshold: float | None = None,
     ) -> PanopticMap:
         """A segment per pixel; see `ovperception.Scene.panoptic`."""
         return self.scene(image).panoptic(words, score_threshold=score_threshold)
 
-    def heatmap(self, image: ImageSource, text: str) -> NDArray[np.float32]:
+    def heatmap(self, image: Source, text: str) -> NDArray[np.float32]:
         """(H, W): how well each pixel fits `text`; see `ovperception.Scene.heatmap`."""
         return self.scene(image).heatmap(text)
 
-    def embed_regions(self, image: ImageSource, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def embed_regions(self, image: Source, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D): one vector per (N, 4) xyxy box; see `ovperception.Scene.embed_regions`."""
         return self.scene(image).embed_regions(boxes)
 
@@ -147,14 +161,14 @@ class Client:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
         return self.run(self.questions.embed_text(texts))
 
-    def embed_image(self, image: ImageSource) -> NDArray[np.float32]:
+    def embed_image(self, image: Source) -> NDArray[np.float32]:
         """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
         return self.run(self.questions.embed_image(RemoteImage(self.picture(image))))
 
     def perceive(
         self,
-        images: Sequence[ImageSource],
-        words: Sequence[str] | Vocabulary | None = None,
+        images: Sequence[Source],
+        words: Words | None = None,
         *,
         outputs: Sequence[Output] = ("detect",),
     ) -> list[Perception | OVPError]:
@@ -173,12 +187,13 @@ class Client:
 
     def stream(
         self,
-        words: Sequence[str] | Vocabulary | None = None,
+        words: Words | None = None,
         *,
         outputs: Sequence[Output] = ("detect",),
         policy: Policy = "drop_oldest",
         max_in_flight: int = 4,
         frame_timeout_s: float | None = None,
+        reconnect_s: float = 30.0,
     ) -> Stream:
         """Ask the same about frame after frame; see `Stream`.
 
@@ -189,21 +204,54 @@ class Client:
                 cameras, ``drop_newest``, or ``block`` for files.
             max_in_flight: Frames that may be without an answer.
             frame_timeout_s: After which time a frame is not worth an answer.
+            reconnect_s: How long to go on connecting to a server that is gone.
         """
-        return Stream(
-            self,
+        frames = Frames(
+            self.questions,
             words,
             output_messages(outputs),
+            model=self.model,
             policy=policy,
             max_in_flight=max_in_flight,
             frame_timeout_s=frame_timeout_s,
         )
+        return Stream(self, frames, Reconnects(reconnect_s))
 
-    def scene(self, image: ImageSource) -> RemoteScene:
+    @contextmanager
+    def shared_memory(self, slot_bytes: int, *, slots: int = 4) -> Iterator[SharedMemory]:
+        """Memory that a server on this machine shares, for pictures that are then not sent.
+
+        Args:
+            slot_bytes: Of the largest picture: height * width * 3.
+            slots: Pictures that lie there at once.
+
+        Raises:
+            Unsupported: This client is not connected by ``unix:PATH``.
+            ResourceExhausted: The server has no room for it.
+        """
+        stub = SharedMemoryServiceStub(self._channel)
+        region = self.call(stub.CreateSharedMemory, create_request(slot_bytes, slots))
+        memory = None
+        try:
+            memory = SharedMemory(region, slots)
+            yield memory
+        finally:
+            if memory is not None:
+                memory.close()
+            with suppress(OVPError):  # a server that is gone has none
+                gone = shared_memory_service_pb2.DeleteSharedMemoryRequest(region=region.region)
+                self.call(stub.DeleteSharedMemory, gone)
+
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """The vocabularies that the server keeps by name."""
+        return Vocabularies(self)
+
+    def scene(self, image: Source) -> RemoteScene:
         """An image to ask one question about: it is sent with each, and the server keeps nothing."""
         return RemoteScene(self, self.questions, RemoteImage(self.picture(image)))
 
-    def encode(self, image: ImageSource) -> RemoteScene:
+    def encode(self, image: Source) -> RemoteScene:
         """Encode an image once, to ask many questions about it."""
         remote = RemoteImage(self.picture(image))
         self.run(self.questions.encode(remote))
@@ -251,7 +299,7 @@ class Client:
             while True:
                 started = time.perf_counter()
                 try:
-                    reply = self.call(getattr(self.perception, ask.method), ask.request)
+                    reply = self.call(getattr(self._stubs[ask.service], ask.method), ask.request)
                 except OVPError as error:
                     ask = dialogue.throw(error)
                     continue
@@ -289,7 +337,15 @@ class Client:
                 raise ours
             time.sleep(wait_s)
 
-    def picture(self, image: ImageSource) -> image_pb2.Image:
+    def fitting(self, image: Source) -> tuple[image_pb2.Image, Size | None]:
+        """An image as a stream sends it, and the size that answers are brought to, if it is sent smaller."""
+        picture = self.picture(image)
+        if self.questions.max_pixels is None and self._server_pixels is None:
+            with suppress(OVPError):  # a stream waits for a server that is gone
+                self._server_pixels = self.server_info().max_pixels
+        return fit(picture, self.questions.max_pixels or self._server_pixels)
+
+    def picture(self, image: Source) -> image_pb2.Image:
         """An image as it is sent."""
         limit = self.connection.max_message_bytes
         return picture_message(image, self._transport, local=self.connection.local, max_bytes=limit)

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ovperception.boxes import as_boxes
 from ovperception.client import scaling
-from ovperception.client.handles import Handles
+from ovperception.client.handles import Handles, Words
 from ovperception.client.perceptions import (
+    MaskEncoding,
     Output,
     Perception,
+    mask_encoding_number,
     output_messages,
     read_failure,
     read_perception,
@@ -29,7 +31,6 @@ from ovperception.errors import InvalidImage, OVPError, UnknownImage, Vocabulary
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import image_pb2, perceive_pb2, results_pb2
 from ovperception.v1 import perception_service_pb2 as pb
-from ovperception.vocabulary import Vocabulary
 from ovperception.wire import (
     boxes_message,
     read_detections,
@@ -39,18 +40,18 @@ from ovperception.wire import (
     read_semantic,
 )
 
-__all__ = ["Ask", "Dialogue", "Questions", "RemoteImage"]
+__all__ = ["Ask", "Dialogue", "Questions", "RemoteImage", "restored"]
 
 T = TypeVar("T")
-Words = Sequence[str] | Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A call to make: a method of PerceptionService, and its request."""
+    """A call to make: a method, its request, and which of a client's stubs has it."""
 
     method: str
     request: Any  # a message; each method has its own
+    service: Literal["perception", "vocabularies"] = "perception"
 
 
 Dialogue = Generator[Ask, Any, T]
@@ -79,11 +80,18 @@ class Questions:
     Args:
         model: Name of the model to ask; empty means the server's first.
         max_pixels: Larger pictures are sent smaller; None: only those that the server refuses for their size.
+        mask_encoding: How the masks of single questions travel.
+
+    Raises:
+        InvalidParameter: There is no such encoding.
     """
 
-    def __init__(self, model: str, max_pixels: int | None) -> None:
+    def __init__(
+        self, model: str, max_pixels: int | None, mask_encoding: MaskEncoding = "cropped_rle"
+    ) -> None:
         self._model = model
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
+        self._mask_encoding = results_pb2.MaskEncoding.Name(mask_encoding_number(mask_encoding))
         self._handles = Handles()
 
     @property
@@ -123,12 +131,12 @@ class Questions:
             max_detections=None if max_detections is None else _int32(max_detections),
             nms_iou_threshold=nms_iou_threshold,
             include_masks=masks,
-            mask_encoding=results_pb2.MASK_ENCODING_CROPPED_RLE,
+            mask_encoding=self._mask_encoding,
         )
         given = None if boxes is None else as_boxes(boxes)
         reply = yield from self._ask(image, "DetectObjects", request, words, given)
         found = read_detections(reply.objects, _names(reply.classes), _size(reply))
-        return scaling.restore_detections(found, image.size) if _is_smaller(found.size, image) else found
+        return scaling.restore(found, image.size) if _is_smaller(found.size, image) else found
 
     def semantic(
         self, image: RemoteImage, words: Words, *, score_threshold: float | None = None, scores: bool = False
@@ -142,7 +150,7 @@ class Questions:
         )
         reply = yield from self._ask(image, "SegmentImage", request, words)
         found = read_semantic(reply.semantic, _names(reply.classes))
-        return scaling.restore_semantic(found, image.size) if _is_smaller(found.size, image) else found
+        return scaling.restore(found, image.size) if _is_smaller(found.size, image) else found
 
     def panoptic(
         self, image: RemoteImage, words: Words, *, score_threshold: float | None = None
@@ -153,7 +161,7 @@ class Questions:
         )
         reply = yield from self._ask(image, "SegmentImage", request, words)
         found = read_panoptic(reply.panoptic, _names(reply.classes))
-        return scaling.restore_panoptic(found, image.size) if _is_smaller(found.size, image) else found
+        return scaling.restore(found, image.size) if _is_smaller(found.size, image) else found
 
     def heatmap(self, image: RemoteImage, text: str) -> Dialogue[NDArray[np.float32]]:
         """(H, W): how well each pixel fits `text`."""
@@ -161,7 +169,7 @@ class Questions:
         reply = yield from self._ask(image, "ComputeHeatmap", request)
         found = read_float_map(reply.heatmap)
         smaller = _is_smaller((found.shape[0], found.shape[1]), image)
-        return scaling.restore_heatmap(found, image.size) if smaller else found
+        return scaling.restore(found, image.size) if smaller else found
 
     def embed_regions(self, image: RemoteImage, boxes: ArrayLike) -> Dialogue[NDArray[np.float32]]:
         """(N, D): one vector per (N, 4) xyxy box."""
@@ -184,15 +192,34 @@ class Questions:
         self, pictures: Sequence[image_pb2.Image], words: Words | None, outputs: Sequence[Output]
     ) -> Dialogue[list[Perception | OVPError]]:
         """Several outputs of each of several pictures; a picture that fails, fails alone."""
-        items = [perceive_pb2.BatchItem(image=picture) for picture in pictures]
         messages = output_messages(outputs)
-        request = perceive_pb2.BatchPerceiveRequest(model=self._model, outputs=messages, items=items)
+        found = yield from self._perceive(pictures, words, messages, self.max_pixels)
+        large = [index for index, answer in enumerate(found) if _is_too_large(answer)]
+        if large:
+            info = yield Ask("GetServerInfo", pb.GetServerInfoRequest())
+            chosen = [pictures[index] for index in large]
+            again = yield from self._perceive(chosen, words, messages, int(info.limits.max_pixels))
+            for index, answer in zip(large, again, strict=True):
+                found[index] = answer
+        return found
+
+    def _perceive(
+        self,
+        pictures: Sequence[image_pb2.Image],
+        words: Words | None,
+        outputs: Sequence[perceive_pb2.PerceiveOutput],
+        max_pixels: int | None,
+    ) -> Dialogue[list[Perception | OVPError]]:
+        """A batch; pictures of more than `max_pixels` are sent smaller."""
+        fitting = [scaling.fit(picture, max_pixels) for picture in pictures]
+        items = [perceive_pb2.BatchItem(image=picture) for picture, _ in fitting]
+        request = perceive_pb2.BatchPerceiveRequest(model=self._model, outputs=outputs, items=items)
         started = time.perf_counter()
         while True:
             key, by_handle = "", False
             if words is not None:
                 spec, key = self._handles.spec(words)
-                by_handle = spec.WhichOneof("value") == "name"
+                by_handle = bool(key) and spec.WhichOneof("value") == "name"
                 request.vocabulary.CopyFrom(spec)
             try:
                 reply = yield Ask("BatchPerceive", request)
@@ -204,12 +231,13 @@ class Questions:
                 break
         spent_ms = 1e3 * (time.perf_counter() - started)
         found: list[Perception | OVPError] = []
-        for item in reply.items:
+        for item, (_, size) in zip(reply.items, fitting, strict=True):
             if item.WhichOneof("outcome") == "error":
                 found.append(read_failure(item.error))
-            else:
-                self._handles.learn(key, item.result.info.vocabulary.handle)
-                found.append(read_perception(item.result, spent_ms))
+                continue
+            self._handles.learn(key, item.result.info.vocabulary.handle)
+            answer = read_perception(item.result, spent_ms)
+            found.append(answer if size is None else restored(answer, size))
         return found
 
     def _ask(
@@ -221,12 +249,12 @@ class Questions:
         boxes: NDArray[np.float32] | None = None,
     ) -> Dialogue[Any]:
         """Ask about an image, by handles where the server has given them; send in full what it has not."""
-        self._fit(image, self._max_pixels)
+        self._fit(image, self.max_pixels)
         while True:
             key, by_handle = "", False
             if words is not None:
                 spec, key = self._handles.spec(words)
-                by_handle = spec.WhichOneof("value") == "name"
+                by_handle = bool(key) and spec.WhichOneof("value") == "name"
                 request.vocabulary.CopyFrom(spec)
             image_id = image.image_id
             if image_id:
@@ -257,7 +285,7 @@ class Questions:
 
     def _fit_to_server(self, image: RemoteImage, error: InvalidImage) -> Dialogue[bool]:
         """Make a picture smaller that was too large for the server; whether it was."""
-        if "too large" not in error.what:
+        if not _is_too_large(error):
             return False
         info = yield Ask("GetServerInfo", pb.GetServerInfoRequest())
         return self._fit(image, int(info.limits.max_pixels))
@@ -274,6 +302,16 @@ class Questions:
             image.size = size
         image.shrunk = scaling.size_of(image.picture)
         return True
+
+
+def restored(found: Perception, size: scaling.Size) -> Perception:
+    """The same answers about a picture of `size`."""
+    answers = tuple(scaling.restore(answer, size) for answer in found.answers)
+    return replace(found, reply=replace(found.reply, size=size), answers=answers)
+
+
+def _is_too_large(found: object) -> bool:
+    return isinstance(found, InvalidImage) and "too large" in found.what
 
 
 def _put_boxes(request: Any, boxes: NDArray[np.float32], image: RemoteImage) -> None:

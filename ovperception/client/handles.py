@@ -5,14 +5,48 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ovperception.v1.vocabulary_pb2 import VocabularySpec
 from ovperception.vocabulary import Vocabulary
 from ovperception.wire import vocabulary_message
 
-__all__ = ["Handles"]
+__all__ = ["Handles", "StoredVocabulary", "Words", "as_words"]
 
 _MOST = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVocabulary:
+    """A vocabulary that a server keeps by name; ask with it as with words.
+
+    Attributes:
+        name: Its name, such as ``vocabularies/kitchen``, or that of a built-in one.
+        display_name: What people call it.
+        etag: Its version.
+        content_hash: Hash over all that decides its embeddings.
+        ttl_s: How long it lives without being used; 0 means for ever.
+        words: Its words, where they were asked for.
+    """
+
+    name: str
+    display_name: str = ""
+    etag: str = ""
+    content_hash: str = ""
+    ttl_s: float = 0.0
+    words: Vocabulary | None = None
+
+
+Words = Sequence[str] | Vocabulary | StoredVocabulary
+
+
+def as_words(words: Words) -> Vocabulary | StoredVocabulary:
+    """Words, checked.
+
+    Raises:
+        InvalidVocabulary: They are none.
+    """
+    return words if isinstance(words, Vocabulary | StoredVocabulary) else Vocabulary.from_words(words)
 
 
 class Handles:
@@ -23,8 +57,8 @@ class Handles:
         self._handles: dict[str, str] = {}  # by content
         self._lock = threading.Lock()
 
-    def spec(self, words: Sequence[str] | Vocabulary, *, in_full: bool = False) -> tuple[VocabularySpec, str]:
-        """Words as a request names them, and what `learn` and `forget` call them.
+    def spec(self, words: Words, *, in_full: bool = False) -> tuple[VocabularySpec, str]:
+        """Words as a request names them, and what `learn` and `forget` call them; empty if they cannot.
 
         Args:
             words: The classes.
@@ -33,7 +67,9 @@ class Handles:
         Raises:
             InvalidVocabulary: They are no words.
         """
-        vocabulary = words if isinstance(words, Vocabulary) else Vocabulary.from_words(words)
+        vocabulary = as_words(words)
+        if isinstance(vocabulary, StoredVocabulary):
+            return VocabularySpec(name=vocabulary.name), ""
         # The name is no part of the content, and is echoed.
         key = f"{vocabulary.content_hash} {vocabulary.name}"
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from google.rpc.status_pb2 import Status
@@ -18,9 +18,28 @@ from ovperception.v1 import results_pb2
 from ovperception.wire import read_detections, read_float_map, read_panoptic, read_semantic
 from ovperception.wire_errors import error_of
 
-__all__ = ["Detect", "Heatmap", "Output", "Panoptic", "Perception", "Semantic"]
+__all__ = ["Detect", "Heatmap", "MaskEncoding", "Output", "Panoptic", "Perception", "Semantic"]
 
 T = TypeVar("T")
+MaskEncoding = Literal["cropped_rle", "coco_rle", "png", "packed_bits", "polygons"]
+"""How masks travel; they arrive as run lengths whichever it is."""
+_MASK_ENCODINGS: tuple[MaskEncoding, ...] = get_args(MaskEncoding)
+
+
+def mask_encoding_number(name: MaskEncoding) -> int:
+    """As requests have it.
+
+    Raises:
+        InvalidParameter: There is none of this name.
+    """
+    if name not in _MASK_ENCODINGS:
+        raise InvalidParameter(
+            "No such encoding of masks",
+            field="mask_encoding",
+            expected=" or ".join(_MASK_ENCODINGS),
+            got=name,
+        )
+    return results_pb2.MaskEncoding.Value(f"MASK_ENCODING_{name.upper()}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +50,7 @@ class Detect:
     max_detections: int | None = None
     nms_iou_threshold: float | None = None
     masks: bool = True
+    mask_encoding: MaskEncoding = "cropped_rle"
     model: str = ""
 
     def message(self) -> pb.PerceiveOutput:
@@ -40,7 +60,7 @@ class Detect:
             max_detections=self.max_detections,
             nms_iou_threshold=self.nms_iou_threshold,
             include_masks=self.masks,
-            mask_encoding=results_pb2.MASK_ENCODING_CROPPED_RLE,
+            mask_encoding=results_pb2.MaskEncoding.Name(mask_encoding_number(self.mask_encoding)),
         )
         return pb.PerceiveOutput(model=self.model, detect=detect)
 

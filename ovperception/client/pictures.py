@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ovperception.client.shared_memory import SharedPicture
 from ovperception.errors import InvalidParameter
 from ovperception.images import MAX_BYTES, encode_png, load_image, read_file
 from ovperception.v1 import image_pb2
@@ -16,7 +17,9 @@ from ovperception.v1 import image_pb2
 if TYPE_CHECKING:
     from ovperception.images import ImageSource
 
-__all__ = ["TRANSPORTS", "Transport", "picture_message"]
+    Source = ImageSource | SharedPicture
+
+__all__ = ["TRANSPORTS", "Transport", "check_transport", "picture_message"]
 
 Transport = Literal["auto", "raw", "png", "jpeg"]
 TRANSPORTS: tuple[Transport, ...] = ("auto", "raw", "png", "jpeg")
@@ -25,20 +28,20 @@ _ALWAYS_RAW = 2**18
 _JPEG_QUALITY = 95
 
 
-def picture_message(
-    source: ImageSource, transport: Transport, *, local: bool, max_bytes: int
-) -> image_pb2.Image:
+def picture_message(source: Source, transport: Transport, *, local: bool, max_bytes: int) -> image_pb2.Image:
     """A picture as a message.
 
     Files and encoded bytes go as they are. Pixels go raw to a server on this machine and as PNG to others, so
     that a served answer is the local one to the last bit; ``jpeg`` is smaller, and changes the picture.
 
     Args:
-        source: Whatever `load_image` takes.
+        source: Whatever `load_image` takes, or a picture in shared memory.
         transport: How pixels go.
         local: Whether the server is on this machine.
         max_bytes: What fits into a message; beyond it ``auto`` does not send raw.
     """
+    if isinstance(source, SharedPicture):
+        return source.message
     if isinstance(source, (bytes, bytearray, memoryview)):
         return image_pb2.Image(encoded=bytes(source))
     if isinstance(source, (str, Path)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -10,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ovperception.client.dialogue import Questions, RemoteImage
+from ovperception.client.handles import Words
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ovperception.client.client import Client
@@ -43,7 +42,7 @@ class RemoteScene:
 
     def detect(
         self,
-        words: Sequence[str] | Vocabulary,
+        words: Words,
         *,
         boxes: ArrayLike | None = None,
         score_threshold: float | None = None,
@@ -66,7 +65,7 @@ class RemoteScene:
 
     def semantic(
         self,
-        words: Sequence[str] | Vocabulary,
+        words: Words,
         *,
         score_threshold: float | None = None,
         scores: bool = False,
@@ -82,9 +81,7 @@ class RemoteScene:
             self._questions.semantic(self._image, words, score_threshold=score_threshold, scores=scores)
         )
 
-    def panoptic(
-        self, words: Sequence[str] | Vocabulary, *, score_threshold: float | None = None
-    ) -> PanopticMap:
+    def panoptic(self, words: Words, *, score_threshold: float | None = None) -> PanopticMap:
         """A segment per pixel; see `ovperception.Scene.panoptic`."""
         return self._client.run(self._questions.panoptic(self._image, words, score_threshold=score_threshold))
 

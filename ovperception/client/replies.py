@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from ovperception.v1 import image_pb2, results_pb2
 from ovperception.v1 import perception_service_pb2 as pb
-from ovperception.v1 import results_pb2
 
 __all__ = ["ModelCard", "Reply", "ServerInfo", "read_model", "read_reply", "read_server_info"]
 
@@ -34,11 +35,40 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """A server and its limits; beyond a limit it refuses with a reason."""
+    """A server and its limits; beyond a limit it refuses with a reason.
+
+    Attributes:
+        version: Of the server.
+        models: What it serves; the first is its default.
+        image_formats: Encoded formats it reads, such as ``jpeg``.
+        pixel_formats: Raw layouts it reads, such as ``nv12``.
+        label_encodings: How it writes label maps, such as ``png``.
+        mask_encodings: How it writes masks, such as ``cropped_rle``.
+        outputs: What batches and streams can ask for, such as ``detect``.
+        shared_memory: Whether this client may share memory with it.
+        max_message_bytes: Largest request or reply.
+        max_pixels: Largest image.
+        max_classes: Largest vocabulary.
+        max_texts: Most words of a vocabulary, texts, or boxes in one call.
+        max_requests: Calls in work or waiting at once.
+        max_kept_bytes: Bytes of kept images.
+        kept_ttl_s: How long an unused kept image lives.
+        max_batch_items: Images in one batch.
+        max_outputs: Outputs asked of one image.
+        max_in_flight: Frames of a stream without a reply.
+        max_streams: Streams open at once.
+        max_vocabulary_bytes: Bytes of kept vocabularies.
+        vocabulary_ttl_s: How long an unused kept vocabulary lives.
+    """
 
     version: str
     models: tuple[ModelCard, ...]
     image_formats: tuple[str, ...]
+    pixel_formats: tuple[str, ...]
+    label_encodings: tuple[str, ...]
+    mask_encodings: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shared_memory: bool
     max_message_bytes: int
     max_pixels: int
     max_classes: int
@@ -46,6 +76,12 @@ class ServerInfo:
     max_requests: int
     max_kept_bytes: int
     kept_ttl_s: float
+    max_batch_items: int
+    max_outputs: int
+    max_in_flight: int
+    max_streams: int
+    max_vocabulary_bytes: int
+    vocabulary_ttl_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +150,11 @@ def read_server_info(reply: pb.GetServerInfoResponse) -> ServerInfo:
         version=reply.version,
         models=tuple(map(read_model, reply.models)),
         image_formats=tuple(reply.image_formats),
+        pixel_formats=_names(image_pb2.PixelFormat, reply.pixel_formats),
+        label_encodings=_names(results_pb2.LabelEncoding, reply.label_encodings),
+        mask_encodings=_names(results_pb2.MaskEncoding, reply.mask_encodings),
+        outputs=tuple(reply.outputs),
+        shared_memory=reply.shared_memory,
         max_message_bytes=limits.max_message_bytes,
         max_pixels=limits.max_pixels,
         max_classes=limits.max_classes,
@@ -121,4 +162,18 @@ def read_server_info(reply: pb.GetServerInfoResponse) -> ServerInfo:
         max_requests=limits.max_requests,
         max_kept_bytes=limits.max_kept_bytes,
         kept_ttl_s=limits.kept_ttl.ToNanoseconds() / 1e9,
+        max_batch_items=limits.max_batch_items,
+        max_outputs=limits.max_outputs,
+        max_in_flight=limits.max_in_flight,
+        max_streams=limits.max_streams,
+        max_vocabulary_bytes=limits.max_vocabulary_bytes,
+        vocabulary_ttl_s=limits.vocabulary_ttl.ToNanoseconds() / 1e9,
     )
+
+
+# Any: the wrapper of an enum has no public type.
+def _names(kind: Any, values: Iterable[int]) -> tuple[str, ...]:
+    """The names of an enum's values, without what all begin with; those a newer server has are left out."""
+    known = kind.values()
+    prefix = kind.Name(0).removesuffix("UNSPECIFIED")
+    return tuple(kind.Name(value).removeprefix(prefix).lower() for value in values if value in known)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 from ovperception.errors import OVPError, ResourceExhausted, Unavailable
 
-__all__ = ["Retries"]
+__all__ = ["Reconnects", "Retries"]
 
 _ATTEMPTS = 4
 _FIRST_S, _LONGEST_S = 0.1, 1.0
@@ -50,3 +51,35 @@ class Retries:
                 return None
             self._tokens -= 1
         return wait_s
+
+
+class Reconnects:
+    """When one stream may be made again: until it has had no reply for so long.
+
+    Args:
+        patience_s: How long.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self.success()
+
+    def success(self) -> None:
+        """A frame was answered."""
+        self._tries = 0
+        self._failing_since_s = 0.0
+
+    def delay_s(self, error: OVPError) -> float | None:
+        """How long to wait before connecting again; None if that would not help, or has not for too long."""
+        now = time.monotonic()
+        if not self._tries:
+            self._failing_since_s = now
+        self._tries += 1
+        worth = isinstance(error, Unavailable) or (
+            isinstance(error, ResourceExhausted) and error.retry_after_ms
+        )
+        if not worth:
+            return None
+        said_s = error.retry_after_ms / 1000
+        wait_s = (said_s or min(_LONGEST_S, _FIRST_S * 2 ** (self._tries - 1))) * random.uniform(1.0, 1.25)
+        return wait_s if now + wait_s < self._failing_since_s + self._patience_s else None

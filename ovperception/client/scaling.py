@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ovperception.errors import InvalidImage
 from ovperception.images import encode_png, load_image, read_header
 from ovperception.rle import RLE
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import image_pb2
 
 __all__ = [
-    "restore_detections",
-    "restore_heatmap",
-    "restore_panoptic",
-    "restore_semantic",
+    "fit",
+    "restore",
     "scale_boxes",
     "shrink",
     "size_of",
 ]
 
 Size = tuple[int, int]
+A = TypeVar("A", bound=Detections | SemanticMap | PanopticMap | NDArray[np.float32])
 
 
 def shrink(picture: image_pb2.Image, max_pixels: int) -> tuple[image_pb2.Image, Size] | None:
     """A picture of at most so many pixels, and the (height, width) it had; None if it is no larger."""
+    if picture.WhichOneof("source") not in {"encoded", "raw"}:
+        return None
     height, width = size_of(picture)
     if height * width <= max_pixels:
         return None
@@ -42,6 +44,18 @@ def shrink(picture: image_pb2.Image, max_pixels: int) -> tuple[image_pb2.Image, 
     size = max(1, int(width * scale)), max(1, int(height * scale))
     smaller = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return image_pb2.Image(encoded=encode_png(np.asarray(smaller, np.uint8))), (height, width)
+
+
+def fit(picture: image_pb2.Image, max_pixels: int | None) -> tuple[image_pb2.Image, Size | None]:
+    """A picture as it is sent, and the (height, width) that answers are brought to, if that is smaller.
+
+    What is no picture stays as it is: the server says so, of this one alone.
+    """
+    try:
+        done = shrink(picture, max_pixels) if max_pixels else None
+    except InvalidImage:
+        return picture, None
+    return (picture, None) if done is None else done
 
 
 def size_of(picture: image_pb2.Image) -> Size:
@@ -57,22 +71,35 @@ def scale_boxes(boxes: NDArray[np.float32], source: Size, target: Size) -> NDArr
     return np.asarray(boxes * ratios, np.float32)
 
 
-def restore_detections(found: Detections, size: Size) -> Detections:
-    """The same objects in an image of `size`."""
+def restore(found: A, size: Size) -> A:
+    """The same answer in an image of `size`."""
+    restored: object
+    match found:
+        case Detections():
+            restored = _detections(found, size)
+        case SemanticMap():
+            restored = _semantic(found, size)
+        case PanopticMap():
+            restored = _panoptic(found, size)
+        case _:
+            restored = _heatmap(found, size)
+    return cast("A", restored)
+
+
+def _detections(found: Detections, size: Size) -> Detections:
     masks = None
     if found.masks is not None:
         masks = tuple(RLE.encode(_nearest(mask.decode(), size)) for mask in found.masks)
     return replace(found, size=size, boxes=scale_boxes(found.boxes, found.size, size), masks=masks)
 
 
-def restore_semantic(found: SemanticMap, size: Size) -> SemanticMap:
-    """The same map of an image of `size`."""
-    scores = None if found.scores is None else restore_heatmap(found.scores, size)
+def _semantic(found: SemanticMap, size: Size) -> SemanticMap:
+    scores = None if found.scores is None else _heatmap(found.scores, size)
     return replace(found, labels=_nearest(found.labels, size), scores=scores)
 
 
-def restore_panoptic(found: PanopticMap, size: Size) -> PanopticMap:
-    """The same segments in an image of `size`, those that are left."""
+def _panoptic(found: PanopticMap, size: Size) -> PanopticMap:
+    """The segments that are left."""
     ids = _nearest(found.ids, size)
     kept, counts = np.unique(ids, return_counts=True)
     areas = dict(zip(kept.tolist(), counts.tolist(), strict=True))
@@ -80,8 +107,7 @@ def restore_panoptic(found: PanopticMap, size: Size) -> PanopticMap:
     return replace(found, ids=ids, segments=segments)
 
 
-def restore_heatmap(found: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
-    """The same map of an image of `size`."""
+def _heatmap(found: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(found, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 

@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from ovperception.commands.given_boxes import Boxes, GivenBoxes
+from ovperception.commands.server_access import ServerAccess
 from ovperception.errors import (
     InvalidImage,
     InvalidInput,
@@ -114,6 +115,17 @@ def predict(
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
     server: Annotated[str | None, typer.Option(help="Ask the server at HOST:PORT.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
+    token_file: Annotated[
+        Path | None, typer.Option(help="With --server: a file with the bearer token alone.")
+    ] = None,
+    tls: Annotated[bool, typer.Option(help="With --server: TLS, trusting whom this machine trusts.")] = False,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="With --server: TLS, trusting these authorities (PEM).")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="With --server: the certificate to show (PEM); needs --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="With --server: its key (PEM).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for drawn pictures and maps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line and image.")] = False,
 ) -> None:
@@ -131,7 +143,15 @@ def predict(
         words = Vocabulary.from_words(words, background=_background(background))
     report = _Report(task, out, as_json)
     question = _Question(task, words, given, score_threshold)
-    with _asker(model, server, device, timeout, question, class_embeddings) as ask:
+    there = None
+    if server is not None:
+        shown = (tls_ca, tls_cert, tls_key)
+        there = ServerAccess(address=server, timeout_s=timeout, token_file=token_file, tls=tls, shown=shown)
+    elif tls or any(given is not None for given in (token_file, tls_ca, tls_cert, tls_key)):
+        raise InvalidParameter(
+            "Tokens and certificates are for a server", field="server", expected="--server HOST:PORT"
+        )
+    with _asker(model, there, device, question, class_embeddings) as ask:
         for path in _progress(_find_all(images, report)):
             try:
                 report.add(path, ask(path))
@@ -218,17 +238,14 @@ def _progress(paths: Sequence[Path]) -> Iterator[Path]:
 @contextmanager
 def _asker(
     model: str | None,
-    server: str | None,
+    server: ServerAccess | None,
     device: str,
-    timeout_s: float,
     question: _Question,
     embeddings: Path | None,
 ) -> Iterator[Ask]:
     """How a path becomes an answer: on a server, or by a model loaded here."""
     if server is not None:
-        from ovperception.client import Client
-
-        with Client(server, model=model, timeout_s=timeout_s) as client:
+        with server.connect(model) as client:
             yield lambda path: _ask_server(client, path, question)
     else:
         import ovperception

@@ -1,6 +1,11 @@
 """Certificates for tests, made by openssl: an authority, and what it has signed."""
 
+import shutil
 import subprocess
+
+import pytest
+
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="makes certificates with openssl")
 
 
 def _openssl(*arguments):

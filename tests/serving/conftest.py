@@ -3,6 +3,7 @@ import pytest
 
 from ovperception.client import Client
 from serving import Server, ServerConfig
+from tests.serving.certificates import make_authority, sign
 from tests.serving.fake_model import FakeModel
 
 
@@ -52,3 +53,18 @@ def model():
 def client(model, serve, connect):
     """A client of a server of `model`."""
     return connect(serve(model))
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """An authority and what it has signed; another that nobody knows, and its stranger."""
+    folder = tmp_path_factory.mktemp("pki")
+    authority, other = make_authority(folder), make_authority(folder, "other-ca")
+    return {
+        "ca": authority,
+        "server": sign(folder, authority, "server"),
+        "next": sign(folder, authority, "next"),
+        "robot": sign(folder, authority, "robot"),
+        "stranger": sign(folder, other, "stranger"),
+        "other": other,
+    }

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import time
 
 import grpc
@@ -18,13 +17,11 @@ from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.wire_errors import error_of
 from serving import Server, ServerConfig
 from serving.security import Tokens, caller, warnings_of
-from tests.serving.certificates import make_authority, sign
+from tests.serving.certificates import needs_openssl
 from tests.serving.fake_model import FakeModel
 
 ROBOT, OPERATOR = "robot-token-0123456789", "operator-token-0123456789"
 ASK = pb.EmbedTextRequest(texts=["cat"])
-
-needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="makes certificates with openssl")
 
 
 @pytest.fixture
@@ -141,21 +138,6 @@ def test_wrong_lines_are_told_without_the_secret(tmp_path, text, words):
 def test_no_file_of_tokens(tmp_path, serve):
     with pytest.raises(MissingFile, match="tokens"):
         serve(tokens_file=tmp_path / "none")
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory):
-    """An authority and what it has signed; another that nobody knows, and its stranger."""
-    folder = tmp_path_factory.mktemp("pki")
-    authority, other = make_authority(folder), make_authority(folder, "other-ca")
-    return {
-        "ca": authority,
-        "server": sign(folder, authority, "server"),
-        "next": sign(folder, authority, "next"),
-        "robot": sign(folder, authority, "robot"),
-        "stranger": sign(folder, other, "stranger"),
-        "other": other,
-    }
 
 
 def _channel(server, pki, who=None, authority="ca"):

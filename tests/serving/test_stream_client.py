@@ -14,6 +14,11 @@ from tests.serving.fake_model import FakeModel
 PICTURES = [np.full((40, 50, 3), value, np.uint8) for value in range(60, 100)]
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 def test_files_get_all_their_answers(client, model):
     outputs = [Detect(masks=False), Semantic(stride=2), Heatmap(text="x")]
     with client.stream(["cat"], outputs=outputs, policy="block") as stream:
@@ -78,8 +83,7 @@ def test_credit_holds_the_sender_up(client, model):
 
 
 def test_a_lost_connection_comes_back_with_all_frames(serve):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     model = FakeModel()
     first = serve(model, port=port)
     with Client(first.address, timeout_s=20) as client, client.stream(["a"], policy="block") as stream:
@@ -99,6 +103,57 @@ def test_a_lost_connection_comes_back_with_all_frames(serve):
         replies = [next(stream), next(stream)]
         assert [reply.sequence for reply in replies] == [2, 3]
         assert [reply.perception.detections.classes for reply in replies] == [("a",), ("b",)]
+
+
+def test_a_server_that_drains_answers_what_is_in_work_and_the_next_one_the_rest(serve):
+    port = free_port()
+    model = FakeModel()
+    first = serve(model, port=port)
+    with Client(first.address, timeout_s=20) as client, client.stream(["a"], max_in_flight=1) as stream:
+        stream.send(PICTURES[0])
+        assert next(stream).perception
+        model.hold()
+        stream.send(PICTURES[1])
+        assert model.busy.wait(10)
+        stream.send(PICTURES[2])  # waits behind it
+        threading.Timer(0.3, model.release).start()
+        first.stop(10)
+        sequences = []
+        started = threading.Timer(0.3, serve, kwargs={"port": port})
+        started.start()
+        for _ in range(2):
+            reply = next(stream)
+            assert reply.error is None
+            assert reply.perception
+            sequences.append(reply.sequence)
+        started.join()
+    assert sequences == [2, 3]
+    assert model.seen == 1 + 2  # its warm-up, and the first two frames
+
+
+def test_a_server_that_is_gone_for_good_ends_the_stream(serve):
+    server = serve()
+    with Client(server.address, timeout_s=20) as client:
+        stream = client.stream(["a"], reconnect_s=0.5)
+        stream.send(PICTURES[0])
+        assert next(stream).perception
+        server.stop(0)
+        stream.send(PICTURES[1])
+        with pytest.raises(Unavailable):
+            next(stream)
+
+
+def test_frames_larger_than_the_server_takes_are_sent_smaller(serve, connect):
+    client = connect(serve(max_pixels=500))
+    large = np.full((40, 50, 3), 100, np.uint8)
+    with client.stream(["cat"], outputs=["detect", "semantic", "panoptic", Heatmap(text="x")]) as stream:
+        stream.send(large)
+        found = next(stream).perception
+    assert found.reply.size == found.detections.size == found.semantic.size == (40, 50)
+    assert found.panoptic.size == found.heatmap.shape == (40, 50)
+    (again,) = client.perceive([large], ["cat"])
+    assert again.reply.size == again.detections.size == (40, 50)
+    assert again.detections.to_json() == found.detections.to_json()
 
 
 def test_what_cannot_be(client):

@@ -193,10 +193,14 @@ def test_a_reader_who_does_not_read_costs_bounded_memory(serve, stream, model, p
     caller.next()
     noise = encode_png(np.random.default_rng(0).integers(20, 255, (300, 300, 3), np.uint8))
     sent = 200
-    threading.Thread(target=lambda: [caller.frame(i, noise) for i in range(1, sent + 1)], daemon=True).start()
+    sender = threading.Thread(
+        target=lambda: [caller.frame(i, noise) for i in range(1, sent + 1)], daemon=True
+    )
+    sender.start()
     time.sleep(1.0)  # nothing is read meanwhile
     taken = sum(map(len, model.batches))
     assert taken < sent / 2
+    sender.join(20)
     caller.end()
     assert [reply.sequence for reply in caller.call] == list(range(1, sent + 1))
 
