@@ -193,9 +193,8 @@ def test_a_reader_who_does_not_read_costs_bounded_memory(serve, stream, model, p
     caller.next()
     noise = encode_png(np.random.default_rng(0).integers(20, 255, (300, 300, 3), np.uint8))
     sent = 200
-    sender = threading.Thread(
-        target=lambda: [caller.frame(i, noise) for i in range(1, sent + 1)], daemon=True
-    )
+    frames = range(1, sent + 1)
+    sender = threading.Thread(target=lambda: [caller.frame(i, noise) for i in frames], daemon=True)
     sender.start()
     time.sleep(1.0)  # nothing is read meanwhile
     taken = sum(map(len, model.batches))
