@@ -37,7 +37,8 @@ def box_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[
     both = np.clip(ends - corners, 0, None).prod(axis=2)
     areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (first, second)]
     either = areas[0][:, None] + areas[1][None, :] - both
-    return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    overlap: NDArray[np.float64] = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    return overlap
 
 
 def box_agreement(

@@ -169,4 +169,5 @@ def _episode(opened: Opened, sample: Sample, record: Record) -> tuple[SemanticMa
 
 
 def _file(opened: Opened, record: Record) -> Path:
-    return opened.job.out / FOLDER / record["file"]
+    name: str = record["file"]
+    return opened.job.out / FOLDER / name

@@ -143,8 +143,8 @@ def _opened(job: Job) -> Dataset:
                 expected="--words FILE --root FOLDER_OF_PICTURES",
             )
         return label_folder(job.root, job.data, job.words)
-    split = job.split or (job.protocol.split if job.data == job.protocol.data else None)
-    return open_dataset(job.data, job.root, split)
+    usual = job.protocol.split if job.data == job.protocol.data else None
+    return open_dataset(job.data, job.root, job.split or usual)
 
 
 def truth_of(chosen: EvaluationProtocol) -> Truth:

@@ -41,7 +41,9 @@ def drawn_truth(
     """
     drawn = isinstance(dataset, DrawnScenes)
     frequency = {c.id: c.frequency for c in load_categories() if c.is_thing} if drawn else {}
-    images, annotations, ids = [], [], {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    ids: dict[int, int] = {}
     for record in records:
         number = record["id"] if isinstance(record["id"], int) else record["i"] + 1
         ids[record["i"]] = number
@@ -67,5 +69,5 @@ def drawn_truth(
 
 
 def _category(category: Category, frequency: Mapping[int, str]) -> dict[str, Any]:
-    row = {"id": category.id, "name": category.name}
+    row: dict[str, Any] = {"id": category.id, "name": category.name}
     return row | ({"frequency": frequency[category.id]} if category.id in frequency else {})

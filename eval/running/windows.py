@@ -20,9 +20,9 @@ from ovperception.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ovperception.head import Scores
     from ovperception.images import Geometry
     from ovperception.model import Model
-    from ovperception.scene import Scores
 
 __all__ = ["resized_to", "semantic_by_windows", "window_starts"]
 
