@@ -38,12 +38,14 @@ def iou_per_class(confusion: ConfusionMatrix, rule: AveragingRule = "detectron2"
     Raises:
         InvalidParameter: the rule is not known.
     """
-    union = confusion.truth_pixels + confusion.predicted_pixels - confusion.hits
-    iou: NDArray[np.float64] = confusion.hits / np.maximum(union, 1)
-    return np.where(_counted(confusion, rule), iou, np.nan)
+    pixels, predicted, hits = confusion.truth_pixels, confusion.predicted_pixels, confusion.hits
+    iou: NDArray[np.float64] = hits / np.maximum(pixels + predicted - hits, 1)
+    return np.where(_counted(pixels, predicted, rule), iou, np.nan)
 
 
-def _counted(confusion: ConfusionMatrix, rule: AveragingRule) -> NDArray[np.bool_]:
+def _counted(
+    pixels: NDArray[np.int64], predicted: NDArray[np.int64], rule: AveragingRule
+) -> NDArray[np.bool_]:
     if rule not in AVERAGING_RULES:
         raise InvalidParameter(
             "This averaging rule is not known",
@@ -51,9 +53,9 @@ def _counted(confusion: ConfusionMatrix, rule: AveragingRule) -> NDArray[np.bool
             expected=f"one of {', '.join(AVERAGING_RULES)}",
             got=rule,
         )
-    present = confusion.truth_pixels > 0
+    present = pixels > 0
     if rule == "mmseg":
-        return present | (confusion.predicted_pixels > 0)
+        return present | (predicted > 0)
     return np.ones(len(present), bool) if rule == "sceneparsing" else present
 
 
@@ -65,7 +67,8 @@ def miou(
 ) -> float | None:
     """Mean IoU over the classes, of those the rule counts; None if it counts none, or nothing was judged."""
     iou = iou_per_class(confusion, rule)
-    return _mean(iou if classes is None else iou[sorted(classes)]) if confusion.counts.any() else None
+    chosen = iou if classes is None else iou[sorted(classes)]
+    return _mean(chosen) if confusion.truth_pixels.any() else None
 
 
 def score_semantic(
@@ -100,7 +103,8 @@ def score_semantic(
     pixels = confusion.truth_pixels
     judged = int(pixels.sum())
     iou = iou_per_class(confusion, rule)
-    accuracy = np.where(_counted(confusion, rule), confusion.hits / np.maximum(pixels, 1), np.nan)
+    counted = _counted(pixels, confusion.predicted_pixels, rule)
+    accuracy = np.where(counted, confusion.hits / np.maximum(pixels, 1), np.nan)
     if rule == "mmseg":  # nothing of it could be found: 0 / 0 there
         accuracy[pixels == 0] = np.nan
     # A class without pixels weighs nothing: the rule makes no difference here.
