@@ -166,6 +166,8 @@ class FairQueue(Generic[J]):
         As if all were served at once, each at the rate of its share: until this client's turn has come, no
         other of its priority is given more than it, and no other priority more than by its weight.
         """
+        if not self._count:
+            return 0.0
         some = self._classes[priority]
         own = some.costs.get(client, 0.0)
         before = own + sum(min(c, own + cost) for name, c in some.costs.items() if name != client)

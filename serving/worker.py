@@ -1,6 +1,9 @@
 """The one thread that runs models: looks at images in batches, and answers questions about them in between.
 
-There is no timer: a batch is what queued up while the thread was busy, which costs a lone caller nothing.
+A batch is what queued up while the thread was busy, which costs a lone caller nothing. Callers who ask again
+as soon as they are answered would fall into groups that take turns, each with a pass of its own. So the
+thread waits for those it has just answered, until all are back or the time is up that a larger batch makes up
+for, and for less and less of that while it does not.
 Whose image begins it is a matter of fairness; it is filled with images of the same trunk and network size,
 whatever model they are meant for and whatever they will be asked, up to a number of images and of pixels.
 Images of other sizes are not padded to join it: their features would depend on their neighbours.
@@ -41,6 +44,10 @@ _SHORTEST_TURN_S = 0.02
 _LONGEST_HANDOVER_S = 0.005
 _HANDOVER_SHARE = 0.1  # of what the last batch took
 _FAILURES_BEFORE_PROBE = 4
+# How long to wait for a fuller batch after the last one, as a share of what that took, and at most.
+_GATHER_SHARE = 0.5
+_LONGEST_GATHER_S = 0.02
+_LEAST_PATIENCE = 1 / 32
 _log = logging.getLogger(__name__)
 
 
@@ -142,6 +149,9 @@ class Worker:
         self._asking_s = 0.0  # spent on questions since the last batch
         self._owed = 0  # calls whose images were looked at last and that have not asked yet
         self._batch_s = 0.0
+        self._looked_s = 0.0  # when the last batch ended
+        self._around = 0  # images of the last batch, and those that waited when it ended
+        self._patience = 1.0  # how well it has paid to wait for more
         self._taught = False  # since the last batch
         self._busy_until_s = 0.0
         self._failures = 0  # passes without memory, in a row
@@ -244,19 +254,21 @@ class Worker:
     def _take(self) -> _Question | _Lesson | list[_Image] | None:
         """The next question, lesson or batch of images; None to end."""
         with self._wake:
-            while not (self._images or self._questions or self._lessons or self._refusal):
-                self._wake.wait()
-            if self._refusal is not None:
-                return None
-            self._hand_over()
-            turn_s = max(self._batch_s, _SHORTEST_TURN_S)
-            if self._questions and not (self._images and self._asking_s >= turn_s):
-                return self._questions.take()
-            if self._lessons and not (self._images and self._taught):
-                self._taught = True
-                return self._lessons.take()
-            self._asking_s, self._taught = 0.0, False
-            return self._take_batch()
+            while True:
+                while not (self._images or self._questions or self._lessons or self._refusal):
+                    self._wake.wait()
+                if self._refusal is not None:
+                    return None
+                self._hand_over()
+                turn_s = max(self._batch_s, _SHORTEST_TURN_S)
+                if self._questions and not (self._images and self._asking_s >= turn_s):
+                    return self._questions.take()
+                if self._lessons and not (self._images and self._taught):
+                    self._taught = True
+                    return self._lessons.take()
+                if self._gather():
+                    self._asking_s, self._taught = 0.0, False
+                    return self._take_batch()
 
     def _hand_over(self) -> None:
         """Wait, a little, for the questions of the calls that the last batch has let go on."""
@@ -265,6 +277,23 @@ class Worker:
             self._wake.wait_for(lambda: self._questions or self._refusal, patience_s)
             if not self._questions:
                 self._owed = 0
+
+    def _gather(self) -> bool:
+        """Wait, a little, for those who come back; False if there is something else to do meanwhile."""
+        wanted = min(self._limits[0], self._around)
+        found, began_s = len(self._images), time.monotonic()
+        share_s = min(_LONGEST_GATHER_S, _GATHER_SHARE * self._batch_s)
+        end_s = self._looked_s + self._patience * share_s
+        if found >= wanted or self._questions or began_s >= end_s:
+            return True
+        while 0 < len(self._images) < wanted and (left_s := end_s - time.monotonic()) > 0:
+            self._wake.wait(left_s)
+            if self._questions or self._refusal is not None:
+                return False
+        gained = (len(self._images) - found) / found
+        paid = gained > (time.monotonic() - began_s) / self._batch_s
+        self._patience = 1.0 if paid else max(_LEAST_PATIENCE, self._patience / 2)
+        return bool(self._images)
 
     def _take_batch(self) -> list[_Image]:
         """The image whose turn it is, and others that can go with it."""
@@ -319,7 +348,9 @@ class Worker:
         if live := [job for job in batch if job.start()]:
             started = time.monotonic()
             self._look(live)
-            self._batch_s = time.monotonic() - started
+            self._looked_s = time.monotonic()
+            self._batch_s = self._looked_s - started
+            self._around = len(live) + len(self._images)
             self._pace.note(sum(job.cost for job in live), self._batch_s)
 
     def _look(self, batch: Sequence[_Image]) -> None:

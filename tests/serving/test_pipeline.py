@@ -340,6 +340,38 @@ def test_words_are_learned_before_a_question_that_came_along(start):
     assert _ask_about(engine, model, lambda scene: list(order))[0] == [1, 0]
 
 
+def test_callers_who_come_back_at_once_share_a_pass(start, monkeypatch):
+    monkeypatch.setattr("serving.worker._LONGEST_GATHER_S", 1.0)
+    monkeypatch.setattr("serving.worker._GATHER_SHARE", 1e6)
+    model = FakeModel()
+    engine = start(model)
+
+    def ask_twice():
+        return [_see(engine, model).timing.batch_size for _ in range(2)]
+
+    model.hold()
+    _, (first,) = _in_threads([ask_twice])
+    assert model.busy.wait(10)
+    _, (second,) = _in_threads([ask_twice])
+    _wait_for(lambda: engine.worker.depths()["images"] == 1)
+    model.release()
+    # Without waiting it would be the first, the second, the first, the second.
+    assert (first.result(10)[1], second.result(10)[0]) == (2, 2)
+
+
+def test_it_does_not_wait_for_long_for_those_who_do_not_come_back(start, monkeypatch):
+    monkeypatch.setattr("serving.worker._LONGEST_GATHER_S", 0.2)
+    monkeypatch.setattr("serving.worker._GATHER_SHARE", 1e6)
+    model = FakeModel()
+    engine = start(model)
+    for _ in range(4):
+        calls, _ = _queue_up(engine, model, [_image()])
+        model.release()
+        for call in calls:
+            call.result(10)
+    assert engine.worker._patience < 1
+
+
 def test_an_unknown_priority_is_refused(start):
     engine = start()
     with pytest.raises(InvalidParameter) as caught:
