@@ -79,24 +79,24 @@ def _run(chosen: Recipe, settings: Any, threads: int) -> None:
 def _resolved(recipe: str, words: dict[str, str]) -> tuple[Recipe, Any]:
     """The recipe and its settings: those with the name, then the file's, then the words'."""
     from ovperception.training.recipe_files import merge, read_file, with_overrides
-    from ovperception.training.recipes import RECIPES
+    from ovperception.training.recipes import known_recipes
 
     changes: dict[str, Any] = {}
-    name = recipe
-    if recipe not in RECIPES and (recipe.endswith(".toml") or Path(recipe).is_file()):
+    name, recipes = recipe, known_recipes()
+    if recipe not in recipes and (recipe.endswith(".toml") or Path(recipe).is_file()):
         name, changes = read_file(Path(recipe))
-    if name not in RECIPES:
+    if name not in recipes:
         import difflib
 
-        near = difflib.get_close_matches(name, RECIPES, n=1)
+        near = difflib.get_close_matches(name, recipes, n=1)
         raise InvalidParameter(
             f"No recipe is called {name!r}",
             field="RECIPE",
-            expected=" or ".join(RECIPES),
+            expected=" or ".join(recipes),
             got=name,
             mend=f"Perhaps {near[0]!r} was meant" if near else "",
         )
-    chosen = RECIPES[name]
+    chosen = recipes[name]
     return chosen, with_overrides(merge(chosen.settings(), changes), words)
 
 
@@ -108,9 +108,9 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def _table() -> Table:
-    from ovperception.training.recipes import RECIPES
+    from ovperception.training.recipes import known_recipes
 
     table = Table("recipe", "what it does")
-    for name, entry in RECIPES.items():
+    for name, entry in known_recipes().items():
         table.add_row(name, entry.summary)
     return table

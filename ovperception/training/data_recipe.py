@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ovperception.training.distributed import World
     from ovperception.vocabulary import Vocabulary
 
-__all__ = ["DataRecipe", "train_on_data"]
+__all__ = ["Base", "DataRecipe", "open_base", "train_on_data"]
 
 _OPEN_CLIP = "open_clip:"
 
@@ -100,13 +100,18 @@ class DataRecipe:
 
 
 @dataclass(frozen=True)
-class _Base:
+class Base:
     """What a run begins from: a backbone, the card of its model, and the head's weights if there are any."""
 
     backbone: ClipBackbone
     card: ModelCard
     head: HeadCard | None
     bundle: Bundle | None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of that model."""
+        return Preprocessing.from_dict(self.card.preprocessing)
 
 
 def train_on_data(recipe: DataRecipe) -> Path:
@@ -118,7 +123,9 @@ def train_on_data(recipe: DataRecipe) -> Path:
     path = recipe.out / f"{recipe.out.name}.safetensors"
     with sitting(recipe) as world:
         images = open_training_images(recipe.data)
-        base = _base(recipe)
+        base = open_base(recipe.model, recipe.weights, recipe.out.name, recipe.head)
+        if recipe.fresh:
+            base = dataclasses.replace(base, head=None)
         backbone = base.backbone.to(world.device)
         head, card = _head(recipe, base, images.classes)
         head.to(world.device).train()
@@ -140,24 +147,32 @@ def train_on_data(recipe: DataRecipe) -> Path:
     return path
 
 
-def _base(recipe: DataRecipe) -> _Base:
+def open_base(model: str, weights: Path | None, name: str, head: str = "") -> Base:
+    """Opens what a recipe begins from.
+
+    Args:
+        model: a name or a bundle of ours, or ``open_clip:ARCH/PRETRAINED``.
+        weights: of that open_clip architecture, where they are a file.
+        name: of the model to be made.
+        head: which head to go on with; empty: the first one.
+    """
     from ovperception.backbones import load_backbone
     from ovperception.model import Model
 
-    if recipe.model.startswith(_OPEN_CLIP):
-        backbone = load_backbone(recipe.model, weights=recipe.weights)
+    if model.startswith(_OPEN_CLIP):
+        backbone = load_backbone(model, weights=weights)
         spec = backbone.spec
         card = ModelCard(
-            name=recipe.out.name,
-            backbone=BackboneCard(name=recipe.model, digest=spec.digest),
+            name=name,
+            backbone=BackboneCard(name=model, digest=spec.digest),
             heads=(),
             preprocessing=dict(Preprocessing(mean=_bytes(spec.mean), std=_bytes(spec.std)).to_dict()),
         )
-        return _Base(backbone, card, None, None)
-    bundle = read_bundle(locate(recipe.model))
-    wanted = recipe.head or bundle.card.heads[0].name
-    found = next((h for h in bundle.card.heads if h.name == wanted), None)
-    return _Base(Model.from_bundle(bundle).backbone, bundle.card, None if recipe.fresh else found, bundle)
+        return Base(backbone, card, None, None)
+    bundle = read_bundle(locate(model))
+    heads = bundle.card.heads
+    found = next((h for h in heads if h.name == (head or heads[0].name)), None)
+    return Base(Model.from_bundle(bundle).backbone, bundle.card, found, bundle)
 
 
 def _bytes(statistics: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -166,7 +181,7 @@ def _bytes(statistics: tuple[float, float, float]) -> tuple[float, float, float]
     return 255 * red, 255 * green, 255 * blue
 
 
-def _head(recipe: DataRecipe, base: _Base, classes: Vocabulary) -> tuple[nn.Module, HeadCard]:
+def _head(recipe: DataRecipe, base: Base, classes: Vocabulary) -> tuple[nn.Module, HeadCard]:
     """The head to train, begun from the model's where there is such, and what its card will say."""
     from ovperception.plugins import head_factory
 
@@ -194,14 +209,14 @@ def _head(recipe: DataRecipe, base: _Base, classes: Vocabulary) -> tuple[nn.Modu
     return head, HeadCard(name=name, config=head.config.to_dict())
 
 
-def _preprocessing(recipe: DataRecipe, base: _Base) -> Preprocessing:
+def _preprocessing(recipe: DataRecipe, base: Base) -> Preprocessing:
     """Of the finished model."""
     edges = {"shortest_edge": recipe.shortest_edge, "longest_edge": recipe.longest_edge}
     said = {name: edge for name, edge in edges.items() if edge is not None}
     return Preprocessing.from_dict({**base.card.preprocessing, **said})
 
 
-def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: _Base) -> BatchSource[Any]:
+def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: Base) -> BatchSource[Any]:
     from ovperception.training.epochs import EpochOrder, Order
     from ovperception.training.feature_cache import CachedBatches, cache_key, open_cache
     from ovperception.training.labelled_batches import LabelledBatches, LabelledViews
@@ -231,7 +246,7 @@ def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: _Bas
 
 
 def _evaluate(
-    recipe: DataRecipe, world: World, base: _Base, losses: Any, classes: Vocabulary
+    recipe: DataRecipe, world: World, base: Base, losses: Any, classes: Vocabulary
 ) -> Evaluate | None:
     settings = recipe.loop.evaluation
     if not settings.every:
@@ -259,7 +274,7 @@ def _write_words(path: Path, classes: Vocabulary) -> None:
     path.write_text("".join(f"{'|'.join(c.synonyms)}\n" for c in classes.classes), encoding="utf-8")
 
 
-def _bundle(recipe: DataRecipe, base: _Base, head: nn.Module, card: HeadCard, path: Path) -> Path:
+def _bundle(recipe: DataRecipe, base: Base, head: nn.Module, card: HeadCard, path: Path) -> Path:
     """Backbone and head as one file; a backbone that the model borrows stays borrowed."""
     tensors: dict[str, Tensor] = {f"head.{card.name}.{k}": v for k, v in head.state_dict().items()}
     if base.bundle is not None:

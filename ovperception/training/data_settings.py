@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ovperception.training.coco_targets import TrainingImages
     from ovperception.vocabulary import Vocabulary
 
-__all__ = ["DataSettings", "open_training_images"]
+__all__ = ["DataSettings", "open_training_images", "read_vocabulary"]
 
 _MOST_FIRST: tuple[Truth, ...] = ("panoptic", "labels", "instances")
 
@@ -57,7 +57,7 @@ def open_training_images(settings: DataSettings) -> TrainingImages:
     """
     from ovperception.training.coco_targets import TrainingImages
 
-    words = _vocabulary(settings.vocabulary) if settings.vocabulary else None
+    words = read_vocabulary(settings.vocabulary) if settings.vocabulary else None
     if settings.part:
         words = _base_classes(settings)
     dataset = _dataset(settings, words)
@@ -98,7 +98,8 @@ def _dataset(settings: DataSettings, words: Vocabulary | None) -> Dataset:
     return coco_dataset(settings.annotations, settings.images, on_problem="skip")
 
 
-def _vocabulary(words: str) -> Vocabulary:
+def read_vocabulary(words: str) -> Vocabulary:
+    """The classes of a list: one of ours by its name, or a file."""
     from ovperception.vocabulary import Vocabulary
 
     path = Path(words)
@@ -119,7 +120,8 @@ def _base_classes(settings: DataSettings) -> Vocabulary:
             "Which classes are base classes is not known",
             field="data.part",
             expected="a data set with base and novel classes, such as ov_coco or lvis_v1, and no vocabulary",
-            got=settings.name or settings.vocabulary,
+            got=settings.name or settings.vocabulary or "files of your own",
+            mend='Say part = "" to learn all classes of the data, or name those to learn in `vocabulary`',
         )
     classes = builtin_classes(name).vocabulary.classes
     return Vocabulary(classes=tuple(classes[i] for i in indices), name=f"{name}_base")

@@ -130,6 +130,8 @@ class ImageTextBatches:
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=2 if self.workers else None,
+            # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
+            generator=torch.Generator().manual_seed(0),
         )
         for batch in loader:
             if wrong is not None:

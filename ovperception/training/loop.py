@@ -37,6 +37,7 @@ from ovperception.training.parameters import NormStatistics, parameter_groups
 from ovperception.training.schedule import Schedule
 from ovperception.training.step_counts import counted
 from ovperception.training.stopping import RunStopped, StopRequest
+from ovperception.training.streams import StreamSource
 from ovperception.training.tracking import Tracker, trackers
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class TrainingRun:
         self._statistics = NormStatistics(self.module)
         self._trackers: Sequence[Tracker] = ()
         self._random: Mapping[str, Any] | None = None
+        self._place: Mapping[str, Any] | None = None
         self._console = Console(stderr=True, quiet=not self.world.writes)
 
     @property
@@ -135,6 +137,24 @@ class TrainingRun:
         self._sums = {name: list(sums) for name, sums in state.get("sums", {}).items()}
         states = state.get("random", ())
         self._random = states[self.world.rank] if self.world.rank < len(states) else None
+        places = state.get("places", ())
+        self._place = places[self.world.rank] if self.world.rank < len(places) else None
+        if state.get("processes", self.world.size) != self.world.size:
+            self._warn_of_processes(int(state["processes"]), any(places))
+
+    def _warn_of_processes(self, before: int, streams: bool) -> None:
+        """A step sees the same pictures, but what is drawn at random differs from here on."""
+        if streams:
+            raise InvalidCheckpoint(
+                f"{self.folder / 'last.pt'} is of another number of processes",
+                expected=f"{before}, each of which goes on where it was in its own shards",
+                got=self.world.size,
+            )
+        self._console.print(
+            f"[yellow]resumed by {self.world.size} instead of {before} processes:[/] random numbers differ "
+            "from here on, so the weights will not be those of a run that was never stopped",
+            highlight=False,
+        )
 
     def save(self) -> None:
         """Write ``last.pt`` in one move; every process calls it, one writes.
@@ -142,10 +162,12 @@ class TrainingRun:
         Raises:
             ResourceExhausted: no room; the file that stood there is intact.
         """
-        states = self.world.gathered(random_state())
-        self.world.told_by_writer(lambda: save_checkpoint(self.folder / "last.pt", self._state(states)))
+        states, places = self.world.gathered(random_state()), self.world.gathered(self._place)
+        self.world.told_by_writer(
+            lambda: save_checkpoint(self.folder / "last.pt", self._state(states, places))
+        )
 
-    def _state(self, random_states: list[dict[str, Any]]) -> dict[str, Any]:
+    def _state(self, random_states: list[dict[str, Any]], places: list[Any]) -> dict[str, Any]:
         state = {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -156,19 +178,21 @@ class TrainingRun:
             "skipped": self.skipped,
             "sums": self._sums,
             "random": random_states,
+            "places": places,
+            "processes": self.world.size,
         }
         return state if self._average is None else state | {"average": self._average.state_dict()}
 
-    def run(self, source: BatchSource[Any], losses: Losses, *, workers: int = 0) -> None:
+    def run(self, source: BatchSource[Any] | StreamSource[Any], losses: Losses, *, workers: int = 0) -> None:
         """Train until the plan is done; ``last.pt`` holds the end.
 
         Step s sees the parts ``s * n`` to ``s * n + n - 1`` of the source, n being processes x accumulated
         parts; the gradient is their mean.
 
         Args:
-            source: batches by number.
+            source: batches by number, or a stream that tells its place.
             losses: of a batch, by `module`.
-            workers: processes that prepare batches.
+            workers: processes that prepare batches; a stream has its own.
 
         Raises:
             RunStopped: a signal asked to stop; the state is saved.
@@ -178,7 +202,10 @@ class TrainingRun:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         wrapped = ParallelLosses(self.module, losses, self.world)
-        batches = numbered_batches(source, self._numbers(), workers=workers)
+        if isinstance(source, StreamSource):
+            batches = source.stream(self._place, self._numbers())
+        else:
+            batches = numbered_batches(source, self._numbers(), workers=workers)
         if self.world.writes:
             self._trackers = trackers(self.settings, self.folder)
             for tracker in self._trackers:
@@ -219,7 +246,7 @@ class TrainingRun:
         while not self.finished:
             rate = self._set_rate()
             self._statistics.keep()
-            numbers, named = self._backward(wrapped, batches)
+            numbers, named = self._backward(wrapped, batches, source)
             norm = self._clip(self._parameters)
             sound = bool(torch.stack([*named.values(), norm]).isfinite().all())
             now = time.perf_counter()
@@ -246,7 +273,7 @@ class TrainingRun:
         return rate
 
     def _backward(
-        self, wrapped: ParallelLosses, batches: Iterator[tuple[int, Any]]
+        self, wrapped: ParallelLosses, batches: Iterator[tuple[int, Any]], source: object
     ) -> tuple[list[int], dict[str, Tensor]]:
         """Gradients of one step; the batches' numbers and the mean of their named losses."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -260,6 +287,9 @@ class TrainingRun:
                 for name, value in named.items():
                     share = value.detach().float() / len(drawn)
                     sums[name] = sums[name] + share if name in sums else share
+        if isinstance(source, StreamSource):
+            for _, batch in drawn:
+                self._place = source.after(self._place, batch)
         return [number for number, _ in drawn], sums
 
     def _leave_out(self, numbers: list[int], named: Mapping[str, Tensor], source: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ovperception.training.schedule import Schedule
 __all__ = [
     "RECIPES",
     "Recipe",
+    "known_recipes",
     "tiny_clip",
     "tiny_clip_scenes",
     "tiny_fcclip",
@@ -38,6 +40,8 @@ __all__ = [
     "tiny_regionclip",
     "with_overrides",
 ]
+
+GROUP = "ovperception.recipes"
 
 #: What the tiny model is prompted with: the shapes of caption it was trained on.
 TINY_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "{}")
@@ -258,3 +262,9 @@ RECIPES: Mapping[str, Recipe] = {
     "lseg": _on_data("LSeg on ADE20K, as published", lseg_ade20k),
     "lseg-pascal5i": _on_data("LSeg on a fold of PASCAL-5i: the classes of the other folds", lseg_pascal5i),
 }
+
+
+def known_recipes() -> Mapping[str, Recipe]:
+    """These recipes and those of installed packages: entry points of the group ``ovperception.recipes``."""
+    found = {point.name: point.load() for point in entry_points(group=GROUP) if point.name not in RECIPES}
+    return {**RECIPES, **found}

@@ -1,9 +1,10 @@
 """Repeat-factor sampling: pictures with rare classes are seen more often.
 
-Source: Gupta et al. 2019 ("LVIS"), section B.2. A class that is in a share f of the pictures has the factor max(1, sqrt(t / f)), and a picture that of its
-rarest class. Published, each epoch rounds every factor up or down by a toss of its own, so that epochs differ
-in length. Here the factors are rounded along their running sum from one random start: as fair, every picture
-within one of its factor, and all epochs are of one length, so that any batch can be told by its number.
+Source: Gupta et al. 2019 ("LVIS"), section B.2. A class that is in a share f of the pictures has the factor
+max(1, sqrt(t / f)), and a picture that of its rarest class. Published, each epoch rounds every factor up or
+down by a toss of its own, so that epochs differ in length. Here the factors are rounded along their running
+sum from one random start: as fair, every picture within one of its factor, and all epochs are of one length,
+so that any batch can be told by its number.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def _epoch(factors: tuple[float, ...], seed: int, epoch: int) -> NDArray[np.int6
     length = round(sum(factors))
     sums = np.cumsum(factors) * (length / sum(factors))
     sums[-1] = length  # whatever rounding made of it
-    counts = np.diff(np.floor(sums + rng.random()).astype(np.int64), prepend=0)
+    ends = np.floor(sums + rng.random()).astype(np.int64)
+    counts = ends - np.concatenate((np.zeros(1, np.int64), ends[:-1]))
     index = np.repeat(np.arange(len(factors)), counts)
     again = np.arange(length) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.stack((index, again), axis=1)[rng.permutation(length)]

@@ -68,7 +68,7 @@ def test_five_lines_adapt_a_model_to_your_own_data(folder: Path, tmp_path: Path)
             "fcclip",
             ["settings.hidden_dim=32", "settings.mask_dim=32", "settings.queries=4", "loss.points=32"],
         ),
-        ("regionclip", ["data.shapes=boxes", "loss.regions=8"]),
+        ("regionclip", ["data.shapes=boxes", "data.part=", "loss.regions=8"]),
         (
             "lseg",
             [
