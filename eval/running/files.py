@@ -31,6 +31,7 @@ from eval.running.agreement import box_agreement
 from eval.running.ending import headline_of
 from eval.running.label_codings import label_files
 from eval.running.machine import machine, tree, versions
+from eval.running.question import judged_rows
 from eval.running.scoring import score_objects
 from eval.running.tables import (
     breakdowns,
@@ -134,8 +135,10 @@ def _classes(protocol: EvaluationProtocol) -> tuple[Classes | None, Groups]:
         classes = builtin_classes(protocol.vocabulary)
     else:
         return None, {}
+    kept = set(judged_rows(protocol, classes.vocabulary, named=True))
     groups = {
-        str(part): tuple(classes.category_ids[i] for i in rows) for part, rows in groups_of(protocol).items()
+        str(part): tuple(classes.category_ids[i] for i in rows if i in kept)
+        for part, rows in groups_of(protocol).items()
     }
     return classes, groups
 

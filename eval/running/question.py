@@ -13,7 +13,7 @@ from ovperception.datasets.samples import Dataset, Sample
 from ovperception.datasets.vocabularies.files import Part
 from ovperception.vocabulary import Vocabulary, VocabularyClass, builtin_names
 
-__all__ = ["OTHERS", "Question", "question_of"]
+__all__ = ["OTHERS", "Question", "judged_rows", "question_of"]
 
 OTHERS = "others"
 """The word that LSeg's zero-shot evaluation asks beside the class of an episode."""
@@ -53,10 +53,12 @@ def question_of(protocol: EvaluationProtocol, dataset: Dataset) -> Question:
     classes = judged_classes(protocol, dataset)
     named = protocol.vocabulary == "scenes" or protocol.vocabulary in builtin_names()
     parts = groups_of(protocol) if named else {}
-    groups = {part: tuple(classes.category_ids[i] for i in rows) for part, rows in parts.items()}
     asked, judged = _asked(protocol, classes.vocabulary, parts)
     by_part = {i: part for part, rows in parts.items() if part not in ("things", "stuff") for i in rows}
-    kept = _judged(protocol, classes.vocabulary, named)
+    kept = judged_rows(protocol, classes.vocabulary, named)
+    groups = {
+        part: tuple(classes.category_ids[i] for i in rows if i in set(kept)) for part, rows in parts.items()
+    }
     position = {old: new for new, old in enumerate(kept)}
     index = classes.index
     labels = [
@@ -92,7 +94,7 @@ def _asked(
     return replace(words, classes=tuple(words.classes[i] for i in chosen)), tuple(chosen)
 
 
-def _judged(protocol: EvaluationProtocol, words: Vocabulary, named: bool) -> tuple[int, ...]:
+def judged_rows(protocol: EvaluationProtocol, words: Vocabulary, named: bool) -> tuple[int, ...]:
     """The classes that count: of detection things, unless a file of one's own says what is annotated."""
     everything = tuple(range(len(words)))
     if not named or not isinstance(protocol.metric, AP):

@@ -62,6 +62,7 @@ def run(
     jobs: Sequence[Job],
     *,
     asker: Asker | None = None,
+    alone: bool = False,
     on_plan: Callable[[Plan], object] = lambda plan: None,
     on_image: Callable[[], object] = lambda: None,
 ) -> list[Outcome]:
@@ -70,6 +71,7 @@ def run(
     Args:
         jobs: on one data set, at one resolution, of one model: each picture is looked at once for all.
         asker: a model that is loaded already; several processes load their own.
+        alone: do it all in this process, even under torchrun, as a training's first process does.
         on_plan: told how much there is to do, before anything is done.
         on_image: called after each image that was done now.
 
@@ -85,7 +87,7 @@ def run(
     _check_pictures(opened[0])
     for job in jobs:
         _prepare(job.out)
-    share = torchrun_share()
+    share = None if alone else torchrun_share()
     with contextlib.ExitStack() as stack:
         for job in jobs:
             stack.enter_context(locked(job.out / RECORDS, shared=share is not None))

@@ -18,7 +18,7 @@ from eval.running.run import run
 from ovperception.errors import Conflict, InvalidParameter, MissingFile, ResourceExhausted, Unsupported
 from tests.eval.running_jobs import drawn, job, numbers, settled, with_limit
 
-KINDS = ["scenes_coco_box", "scenes_ov_lvis_mask", "scenes_panoptic", "scenes_semantic"]
+KINDS = ["scenes_ov_coco", "scenes_ov_lvis_mask", "scenes_panoptic", "scenes_semantic"]
 Ask = Callable[[Job], LocalAsker]
 
 
