@@ -20,13 +20,15 @@ import ovperception
 from ovperception.bundle import read_card
 from ovperception.catalogue import locate
 from ovperception.errors import InvalidParameter, OVPError
+from serving.certificate_scopes import CertificateScopes
 from serving.config import ServeConfig
 from serving.logs import AccessLog, set_up_logs
 from serving.models import ServedModel
-from serving.security import Tokens, warnings_of
+from serving.security import warnings_of
 from serving.server import Server
 from serving.settings import Resolved, resolve
 from serving.tls import check_tls
+from serving.tokens import Tokens
 
 __all__ = ["serve"]
 
@@ -142,6 +144,7 @@ def _check(resolved: Resolved) -> None:
     check_tls(config)
     if config.tokens_file is not None:
         print(f"# {len(Tokens(config.tokens_file))} tokens")
+    CertificateScopes(config.certificates_file)
     for name in config.models:
         card = read_card(locate(name))
         print(f"# model {card.name} {card.version}: {card.summary or 'no summary'}")

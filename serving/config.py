@@ -41,7 +41,9 @@ class ServerConfig:
         tls_cert: The server's certificate chain, PEM; with `tls_key` it turns TLS on. Read anew when changed.
         tls_key: The certificate's private key, PEM.
         tls_client_ca: Authorities whose certificates clients must show (mutual TLS), PEM.
-        tokens_file: Bearer tokens, one a line (`serving.security`); with it every call needs one.
+        certificates_file: What the names in clients' certificates may do (`serving.certificate_scopes`);
+            without it they may infer, and none may administer. Where there are tokens, these decide.
+        tokens_file: Bearer tokens, one a line (`serving.tokens`); with it every call needs one.
         tracing_endpoint: OTLP collector over gRPC, such as ``http://localhost:4317``; empty for no traces.
         max_message_bytes: Largest request or reply. gRPC's own 4 MiB refuse a raw 1080p picture.
         max_pixels: Largest image.
@@ -79,6 +81,7 @@ class ServerConfig:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
+    certificates_file: Path | None = None
     tokens_file: Path | None = None
     tracing_endpoint: str = ""
     max_message_bytes: int = 32 * 2**20
@@ -150,6 +153,14 @@ class ServerConfig:
                 "Clients can show certificates over TLS only",
                 field="tls_client_ca",
                 mend="Set tls_cert and tls_key",
+            )
+        if self.certificates_file is not None and (
+            self.tls_client_ca is None or self.tokens_file is not None
+        ):
+            raise InvalidParameter(
+                "Scopes of certificates are read only where certificates decide who may call",
+                field="certificates_file",
+                mend="Set tls_client_ca, and leave tokens_file away",
             )
 
 

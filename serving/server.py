@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 import ovperception
 from ovperception.errors import Unavailable
+from serving.certificate_scopes import CertificateScopes
 from serving.config import ServerConfig
 from serving.engine import Engine
 from serving.gauges import Gauges, read_gauges
@@ -29,10 +30,11 @@ from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
 from serving.model_admin import ModelLoader
 from serving.models import ModelSet, ServedModel
-from serving.security import Guard, Scope, Tokens
+from serving.security import Guard, Scope
 from serving.services import ADMIN_SERVICES, PUBLIC_SERVICES, add_admin_services, add_public_services
 from serving.telemetry import Observer
-from serving.tls import server_credentials
+from serving.tls import check_tls, server_credentials
+from serving.tokens import Tokens
 from serving.tracing import Tracing
 
 __all__ = ["Server"]
@@ -73,7 +75,9 @@ class Server:
     ) -> None:
         self._config = config or ServerConfig()
         self._tokens = Tokens(self._config.tokens_file) if self._config.tokens_file else None
-        self._credentials = server_credentials(self._config)
+        authorities = self._config.tls_client_ca
+        self._certificates = CertificateScopes(self._config.certificates_file) if authorities else None
+        check_tls(self._config)
         self._engine = Engine(ModelSet(models), self._config, on_fatal=self.fail)
         self._metrics = Metrics(self._gauges, max_batch=self._config.max_batch)
         self._tracing = Tracing(self._config.tracing_endpoint) if self._config.tracing_endpoint else None
@@ -165,9 +169,11 @@ class Server:
             self._on_fatal(error)
 
     def reload(self) -> None:
-        """Read the tokens anew; certificates are, whenever they change."""
+        """Read the tokens and the scopes of certificates anew, as is done a moment after they change."""
         if self._tokens is not None:
             self._tokens.reload()
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until the server has stopped."""
@@ -201,7 +207,7 @@ class Server:
 
     def _make(self, scope: Scope, pool: ThreadPoolExecutor) -> grpc.Server:
         """A server without services, whose callers need `scope`."""
-        guard = Guard(scope, self._tokens, certificates=self._config.tls_client_ca is not None)
+        guard = Guard(scope, self._tokens, certificates=self._certificates)
         return grpc.server(
             pool, interceptors=[CallInterceptor(guard, self._observers)], options=_options(self._config)
         )
@@ -209,8 +215,9 @@ class Server:
     def _bind(self, server: grpc.Server, host: str, port: int) -> int:
         wanted = _address(host, port)
         try:
-            if self._credentials is not None:
-                return server.add_secure_port(wanted, self._credentials)
+            credentials = server_credentials(self._config)  # each port its own: it hands its files out once
+            if credentials is not None:
+                return server.add_secure_port(wanted, credentials)
             return server.add_insecure_port(wanted)
         except RuntimeError as error:
             raise Unavailable(

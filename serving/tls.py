@@ -10,7 +10,7 @@ import grpc
 
 from ovperception.errors import InvalidParameter, MissingFile
 from serving.config import ServerConfig
-from serving.security import file_stamp
+from serving.watched_file import file_stamp
 
 __all__ = ["check_tls", "server_credentials"]
 

@@ -16,7 +16,9 @@ from ovperception.v1.model_admin_service_pb2_grpc import ModelAdminServiceStub
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.wire_errors import error_of
 from serving import Server, ServerConfig
-from serving.security import Tokens, caller, warnings_of
+from serving.certificate_scopes import CertificateScopes
+from serving.security import caller, warnings_of
+from serving.tokens import Tokens
 from tests.serving.certificates import needs_openssl
 from tests.serving.fake_model import FakeModel
 
@@ -93,7 +95,7 @@ def test_health_needs_no_token_and_reflection_does(serve, tokens_file):
 
 
 def test_tokens_follow_their_file(tokens_file, monkeypatch):
-    monkeypatch.setattr("serving.security._LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("serving.watched_file._LOOK_AGAIN_S", 0)
     tokens = Tokens(tokens_file)
     assert tokens.find(ROBOT).name == "robot"
     tokens_file.write_text("robot:infer:another-token-0123456789\n")
@@ -140,10 +142,10 @@ def test_no_file_of_tokens(tmp_path, serve):
         serve(tokens_file=tmp_path / "none")
 
 
-def _channel(server, pki, who=None, authority="ca"):
+def _channel(server, pki, who=None, authority="ca", port=None):
     cert, key = (path.read_bytes() for path in pki[who]) if who else (None, None)
     credentials = grpc.ssl_channel_credentials(pki[authority][0].read_bytes(), key, cert)
-    return grpc.secure_channel(f"localhost:{server.port}", credentials)
+    return grpc.secure_channel(f"localhost:{port or server.port}", credentials)
 
 
 def _ask(channel):
@@ -180,6 +182,74 @@ def test_mutual_tls_names_the_caller(serve, pki):
     with _channel(server, pki) as nobody, _channel(server, pki, "stranger") as stranger:
         assert _refused(nobody)
         assert _refused(stranger)
+
+
+def _is_denied(call):
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code() == grpc.StatusCode.PERMISSION_DENIED and "certificate" in error.details()
+    return False
+
+
+@needs_openssl
+def test_who_may_administer_by_certificate_is_listed(pki, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.watched_file._LOOK_AGAIN_S", 0)
+    cert, key = pki["server"]
+    listed = tmp_path / "certificates"
+
+    def denied(config):
+        """Whether the robot may not load models, and whether it may not ask."""
+        with Server([FakeModel()], config, load=FakeModel) as server:
+            server.engine.models.put(FakeModel("second"))
+            with (
+                _channel(server, pki, "robot", port=server.admin_port) as admin,
+                _channel(server, pki, "robot") as channel,
+            ):
+                gone = UnloadModelRequest(name="second")
+                calls = (lambda: ModelAdminServiceStub(admin).UnloadModel(gone), lambda: _ask(channel))
+                return [_is_denied(call) for call in calls]
+
+    base = {"port": 0, "admin_port": 0, "tls_cert": cert, "tls_key": key, "tls_client_ca": pki["ca"][0]}
+    config = ServerConfig(**base)
+    assert "nobody may use admin_port" in "".join(warnings_of(config))
+    assert denied(config) == [True, False]
+    config = ServerConfig(**base, certificates_file=listed)
+    for text, expected in (
+        ("robot:infer,admin", [False, False]),
+        ("other:admin\n*:infer", [True, False]),
+        ("robot:\n*:infer,admin", [True, True]),
+        ("other:infer", [True, True]),
+    ):
+        listed.write_text(text)
+        assert denied(config) == expected
+        assert not warnings_of(config)
+
+
+def test_scopes_of_certificates_follow_their_file(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("serving.watched_file._LOOK_AGAIN_S", 0)
+    path = tmp_path / "certificates"
+    path.write_text("robot:infer\n")
+    scopes = CertificateScopes(path)
+    path.write_text("robot:infer,admin\n")
+    os.utime(path, ns=(1, 1))
+    assert scopes.of("robot") == {"infer", "admin"}
+    path.write_text("robot:root\n")
+    scopes.reload()
+    assert scopes.of("robot") == {"infer", "admin"}
+    assert "stay as they were" in caplog.text
+    for text, words in (
+        ("robot", "name:scopes"),
+        (":infer", "name:scopes"),
+        ("a:infer\na:admin", "two lines"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InvalidParameter, match=words):
+            CertificateScopes(path)
+    with pytest.raises(MissingFile):
+        CertificateScopes(tmp_path / "none")
+    with pytest.raises(InvalidParameter, match="certificates decide"):
+        ServerConfig(certificates_file=path)
 
 
 @needs_openssl
