@@ -38,6 +38,7 @@ _HELP = {
     "data": "Make or inspect data sets.",
     "demo": "Serve, ask and draw once, with nothing to download.",
     "eval": "Measure a model, or a file of results, by a published protocol.",
+    "features": "Keep what a frozen backbone sees, to train heads faster.",
     "models": "List, describe and fetch published models.",
     "predict": "Detect or segment what you name in images.",
     "serve": "Serve models over gRPC.",
