@@ -295,7 +295,8 @@ def _bundle(recipe: RegionPretraining, base: Any, student: nn.Module, path: Path
     from ovperception.bundle import BackboneCard, HeadCard, write_bundle
 
     backbone: ClipBackbone = base.backbone
-    backbone.model.visual.load_state_dict(student.state_dict())
+    visual: Any = backbone.model.visual
+    visual.load_state_dict(student.state_dict())
     backbone.load_state_dict(backbone.state_dict())  # so that it forgets the digest of its old weights
     head = RegionCLIP.from_settings({}, backbone.spec)
     described = base.card.backbone

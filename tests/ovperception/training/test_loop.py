@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ovperception.errors import Diverged, InvalidCheckpoint, InvalidParameter, ResourceExhausted
+from ovperception.training import evaluation
 from ovperception.training.checkpoint import save_checkpoint
-from ovperception.training.evaluation import Evaluate
+from ovperception.training.evaluation import GROUP, Evaluate, evaluator
 from ovperception.training.gradients import GradientClip
 from ovperception.training.loop import Losses, TrainingRun
 from ovperception.training.loop_settings import EvaluationSettings, LoopSettings
@@ -355,3 +356,51 @@ def test_numbers_go_to_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     assert [e.step for e in events.Scalars("fit")] == [2, 4]
     assert {"loss", "small", "rate", "gradient_norm"} <= set(events.Tags()["scalars"])
+
+
+def test_an_evaluator_of_an_entry_point_says_which_state_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a package registers under the name that a recipe gives; more is better, and step 4 is best."""
+    asked: list[tuple[Any, Any]] = []
+
+    def factory(recipe: Any, backbone: Any) -> Evaluate:
+        asked.append((recipe, backbone))
+        return lambda module, step: {"AP50": {2: 0.1, 4: 0.5, 6: 0.3, 8: 0.2}[step]}
+
+    class Point:
+        name = "scenes"
+
+        def load(self) -> Any:
+            return factory
+
+    monkeypatch.setattr(evaluation, "entry_points", lambda group: [Point()] if group == GROUP else [])
+    plan = EvaluationSettings(every=2, by="scenes", metric="AP50", higher=True)
+    evaluate = evaluator(plan.by, "recipe", "backbone")  # type: ignore[arg-type]
+    module, run, losses = make(tmp_path, evaluation=plan, evaluate=evaluate)
+    run.run(Batches(), losses)
+    assert asked == [("recipe", "backbone")]
+    assert (run.best.value, run.best.step) == (0.5, 4)
+    last = {name: value.clone() for name, value in module.state_dict().items()}
+    run.settle()
+    shipped = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert shipped["metrics"] == {"AP50": 0.5}
+    assert all(value.equal(shipped["module"][name]) for name, value in module.state_dict().items())
+    assert not all(value.equal(last[name]) for name, value in module.state_dict().items())
+    with pytest.raises(InvalidParameter, match="nothing") as caught:
+        evaluator("nothing", "recipe", "backbone")  # type: ignore[arg-type]
+    assert "scenes" in caught.value.message
+
+
+def test_another_number_of_processes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, run, losses = make(tmp_path, steps=2)
+    run.run(Batches(), losses)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    save_checkpoint(tmp_path / "last.pt", state | {"processes": 2})
+    _, again, _ = make(tmp_path, steps=2)
+    assert again.resume()
+    assert "by 1 instead of 2 processes" in " ".join(capsys.readouterr().err.split())
+    # The streams of two processes are not those of one.
+    save_checkpoint(tmp_path / "last.pt", state | {"processes": 2, "places": [{"batches": 1}] * 2})
+    with pytest.raises(InvalidCheckpoint, match="number of processes"):
+        make(tmp_path, steps=2)[1].resume()
