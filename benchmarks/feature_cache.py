@@ -8,7 +8,8 @@ machine's speed meets both; each is timed with nothing but the features, and wit
 tiny models' sizes. `--arch` takes an open_clip architecture with random weights: the time is that of the real
 ones. Ratios are of medians, by the clock and by CPU seconds; the latter are fair on a machine that others use
 too. The aim is three times; a head whose own step costs more than half a live look cannot reach it, and the
-table says so.
+table says so. Seen at one thread of a busy machine, 8 scenes of 256 x 256, live over kept by CPU seconds: the
+tiny backbone alone 37, under RegionCLIP 2.8, LSeg 1.5, FC-CLIP 1.1; ConvNeXt-L under FC-CLIP, 4 scenes, 5.0.
 """
 
 from __future__ import annotations
