@@ -51,17 +51,17 @@ def _class(one: ClassMatches, weights: NDArray[np.int32]) -> NDArray[np.float64]
     """(R, T)."""
     objects = weights @ one.objects  # (R,)
     drawn = weights[:, one.images]  # (R, n)
-    so_far = np.cumsum(drawn, axis=1)
+    so_far = np.cumsum(drawn, axis=1, dtype=np.int64)
     found = np.full((len(weights), len(one.right)), np.nan)
     for t, (right, ignored) in enumerate(zip(one.right, one.ignored, strict=True)):
         at = np.flatnonzero(right)
         counted = so_far[:, at]
         if ignored.any():
-            of_ignored = np.cumsum(drawn[:, ignored], axis=1)
+            of_ignored = np.cumsum(drawn[:, ignored], axis=1, dtype=np.int64)
             before = np.searchsorted(np.flatnonzero(ignored), at)
             padded = np.concatenate([np.zeros((len(drawn), 1), of_ignored.dtype), of_ignored], axis=1)
             counted = counted - padded[:, before]
-        found[:, t] = _average_precision(np.cumsum(drawn[:, at], axis=1), counted, objects)
+        found[:, t] = _average_precision(np.cumsum(drawn[:, at], axis=1, dtype=np.int64), counted, objects)
     return found
 
 
