@@ -374,6 +374,11 @@ class Model:
             self._extended[key] = vocabulary.with_competitors(self._background)
         return self._extended.get(key) or vocabulary.with_competitors(self._background)
 
+    @property
+    def text_counts(self) -> Mapping[str, int]:
+        """Texts looked up so far, by where they were found; models of one text tower share them."""
+        return dict(self.text.cache.counts)
+
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) unit-length embeddings of texts as they are, without templates."""

@@ -14,7 +14,7 @@ import os
 import threading
 import uuid
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +65,8 @@ class EmbeddingCache:
         self._seen: dict[str, set[Path]] = {}
         self._writable = folder is not None
         self._lock = threading.RLock()
+        self.counts: Counter[str] = Counter()
+        """Texts asked for so far, by where they were: ``memory``, ``disk``, or ``missing``."""
 
     @classmethod
     def default(cls) -> EmbeddingCache:
@@ -76,8 +78,12 @@ class EmbeddingCache:
         keys = {prompt: _key(prompt) for prompt in prompts}
         with self._lock:
             found = self._recall(space, keys)
+            recalled = len(found)
             if missing := {p: k for p, k in keys.items() if p not in found}:
                 self._read(space, missing, found)
+            self.counts["memory"] += recalled
+            self.counts["disk"] += len(found) - recalled
+            self.counts["missing"] += len(keys) - len(found)
         return found
 
     def put(self, space: str, vectors: Mapping[str, Vector]) -> None:

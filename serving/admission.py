@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ovperception.errors import ResourceExhausted, Unavailable
+from ovperception.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 __all__ = ["Admission", "Ticket", "busy"]
 
@@ -110,23 +110,34 @@ class Admission:
     def check_wait(self, wait_s: float, left_s: float, limit_s: float) -> None:
         """Refuse a call that would wait for longer than it has time, or than the server lets anybody wait.
 
+        Its own deadline is its own affair: who cannot be answered in time is told now what it would be told
+        later, and does not come back. A queue too long for anybody is overload, and worth another try.
+
         Args:
             wait_s: About how long it would wait.
             left_s: How long it has.
             limit_s: How long anybody may wait.
 
         Raises:
-            ResourceExhausted: It would.
+            ResourceExhausted: It would wait longer than anybody may.
+            DeadlineExceeded: It would wait longer than it has.
         """
-        if wait_s <= min(left_s, limit_s):
-            return
-        self.refused["wait"] += 1
-        raise busy(
-            "The server is busy: the answer would come too late",
-            expected=f"a wait of at most {min(left_s, limit_s):.3f} s",
-            got=f"about {wait_s:.3f} s",
-            retry_s=wait_s - min(left_s, limit_s),
-        )
+        if wait_s > limit_s:
+            self.refused["wait"] += 1
+            raise busy(
+                "The server is busy: the queue is too long",
+                expected=f"a wait of at most {limit_s:.3f} s",
+                got=f"about {wait_s:.3f} s",
+                retry_s=wait_s - limit_s,
+            )
+        if wait_s > left_s:
+            self.refused["deadline"] += 1
+            raise DeadlineExceeded(
+                "The server is busy: the answer would come too late",
+                expected=f"a wait of at most {left_s:.3f} s",
+                got=f"about {wait_s:.3f} s",
+                mend="Allow more time, or send fewer requests at once",
+            )
 
     def _refusal(self, amounts: dict[str, int], client: str) -> tuple[str, ResourceExhausted] | None:
         for name, amount in amounts.items():

@@ -32,6 +32,13 @@ def read_gauges(engine: Engine) -> Gauges:
         ("out_of_memory", counters.out_of_memory),
     ):
         found["worker_done", (("what", what),)] = count
+    seen: set[str] = set()
+    for model in engine.models:
+        if model.trunk in seen:  # which counts for both
+            continue
+        seen.add(model.trunk)
+        for where, count in model.text_counts.items():
+            found["text_cache_texts", (("model", model.name), ("found", where))] = count
     found["kept_scenes", ()] = len(engine.kept)
     found["kept_scene_bytes", ()] = engine.kept.nbytes
     return found | dict(_device_memory())

@@ -16,7 +16,7 @@ from ovperception.errors import InvalidInput, OVPError
 from ovperception.wire_errors import status_of
 from serving.engine import CallCancelled
 from serving.security import Guard
-from serving.telemetry import CallRecord, Observer, infos
+from serving.telemetry import CallRecord, Observer, infos, server_timing
 
 __all__ = ["CallInterceptor"]
 
@@ -93,9 +93,13 @@ class CallInterceptor(_Interceptor):
             except Exception as error:
                 self._end(record, started, error)
                 _answer_error(context, error, record)
+            record.replies = tuple(infos(reply))
+            if record.replies:
+                # For proxies and load tools, which need not parse replies.
+                spent = server_timing(record.replies, 1e3 * (time.monotonic() - started))
+                context.set_trailing_metadata((("server-timing", spent),))
             if self._observers:
                 record.request_bytes, record.reply_bytes = len(data), len(written)
-                record.replies = tuple(infos(reply))
                 self._end(record, started)
             return written
 

@@ -179,5 +179,6 @@ _HELP = {
     "worker_done": "What the model's thread has done since the start.",
     "kept_scenes": "Encoded images kept for later questions.",
     "kept_scene_bytes": "Bytes of them.",
+    "text_cache_texts": "Texts looked up since the start, by where they were found: memory, disk, missing.",
     "device_memory_bytes": "Memory of a CUDA device that torch has taken.",
 }

@@ -168,6 +168,11 @@ class ServedModel(Protocol):
         """Encode words little by little; None if they are known."""
         ...
 
+    @property
+    def text_counts(self) -> Mapping[str, int]:
+        """Texts looked up so far, by where they were found: ``memory``, ``disk``, ``missing``."""
+        ...
+
     def embed_text(self, texts: list[str]) -> NDArray[np.float32]:
         """(T, D) vectors of unit length."""
         ...

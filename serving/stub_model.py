@@ -114,6 +114,11 @@ class StubModel:
         """Nothing: it knows all words."""
         return None
 
+    @property
+    def text_counts(self) -> Mapping[str, int]:
+        """None: it looks nothing up."""
+        return {}
+
     def embed_text(self, texts: list[str]) -> NDArray[np.float32]:
         """(T, D) vectors that depend on the texts."""
         return np.array([[expected_score(f"{text}{i}") for i in range(_DIM)] for text in texts], np.float32)

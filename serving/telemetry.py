@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ovperception.v1 import results_pb2
 from ovperception.v1.perceive_pb2 import BatchPerceiveResponse, StreamPerceiveResponse
 
-__all__ = ["STAGES", "CallRecord", "Observer", "infos"]
+__all__ = ["STAGES", "CallRecord", "Observer", "infos", "server_timing"]
 
 # In the order in which a call goes through them: name -> field of `Timing`.
 STAGES: Mapping[str, str] = {
@@ -76,3 +76,13 @@ def infos(reply: Any) -> Iterator[results_pb2.ResultInfo]:
         yield from (item.result.info for item in reply.items if item.HasField("result"))
     if isinstance(reply, StreamPerceiveResponse) and reply.HasField("result"):
         yield reply.result.info
+
+
+def server_timing(replies: Sequence[results_pb2.ResultInfo], duration_ms: float) -> str:
+    """Where a call's time went, as W3C's ``server-timing`` spells it; of several results, their sums."""
+    parts = []
+    for stage, name in STAGES.items():
+        spent_ms = sum(getattr(info.timing, name) for info in replies)
+        if spent_ms:
+            parts.append(f"{stage};dur={spent_ms:.3f}")
+    return ", ".join((*parts, f"total;dur={duration_ms:.3f}"))

@@ -32,6 +32,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ovperception.errors import Unavailable
+from serving.batch_caps import BatchCaps
 from serving.fairness import FairQueue
 from serving.faults import explain, is_fatal, ran_out_of_memory
 from serving.jobs import Done, Job, Pace, Terms, closing
@@ -146,6 +147,8 @@ class Worker:
         self._questions: FairQueue[_Question] = FairQueue()
         self._lessons: FairQueue[_Lesson] = FairQueue()
         self._pace = Pace()
+        self._question_pace = Pace()
+        self._caps = BatchCaps()
         self._asking_s = 0.0  # spent on questions since the last batch
         self._owed = 0  # calls whose images were looked at last and that have not asked yet
         self._batch_s = 0.0
@@ -193,10 +196,15 @@ class Worker:
         return self._put(self._lessons, _Lesson(steps=steps, terms=terms))
 
     def wait_s(self, terms: Terms, *, pixels: int) -> float:
-        """About how long an image whose network input has so many pixels would wait."""
+        """About how long an image whose network input has so many pixels would wait.
+
+        Images ahead of it, what is asked of each of them, and the questions that wait already.
+        """
         with self._wake:
             ahead = self._images.ahead(terms.client, terms.priority, pixels)
-        return ahead * self._pace.s_per_unit + max(0.0, self._busy_until_s - time.monotonic())
+            questions = len(self._questions) + ahead / max(1, pixels)
+        busy_s = max(0.0, self._busy_until_s - time.monotonic())
+        return ahead * self._pace.s_per_unit + questions * self._question_pace.s_per_unit + busy_s
 
     def depths(self) -> dict[str, int]:
         """How much waits: ``images``, ``questions`` and ``words``."""
@@ -206,7 +214,7 @@ class Worker:
 
     def forget_pace(self) -> None:
         """Begin to measure anew: what was done so far, to warm up, was not usual."""
-        self._pace = Pace()
+        self._pace, self._question_pace = Pace(), Pace()
 
     def close(self) -> None:
         """Refuse new work, drop what waits, and end the thread after what it is doing."""
@@ -224,13 +232,12 @@ class Worker:
                 self._owed -= 1
             self._wake.notify()
         # Not under the lock: a job that has ended meanwhile calls back at once.
-        job.future.add_done_callback(partial(self._forget, queue, job))
+        job.when_cancelled(partial(self._forget, queue))
         return job.future
 
-    def _forget(self, queue: FairQueue[Any], job: Job, future: Future[Any]) -> None:
-        if future.cancelled():
-            with self._wake:
-                queue.remove(job)
+    def _forget(self, queue: FairQueue[Any], job: Job) -> None:
+        with self._wake:
+            queue.remove(job)
 
     def _refuse_all(self, refusal: Unavailable) -> None:
         with self._wake:
@@ -300,6 +307,7 @@ class Worker:
         first = self._images.take()
         assert first is not None  # `_take` has seen that some wait
         batch, (most, budget) = [first], self._limits
+        most = self._caps.limit(first.key, most)
         # All of one size, so that if one does not fit, none does.
         while len(batch) < most and first.cost * (len(batch) + 1) <= budget:
             other = self._images.take(lambda job: job.key == first.key)
@@ -321,7 +329,9 @@ class Worker:
         else:
             self.counters.questions += 1
             job.future.set_result(job.answered(value, started))
-        self._asking_s += time.monotonic() - started
+        spent_s = time.monotonic() - started
+        self._question_pace.note(1.0, spent_s)
+        self._asking_s += spent_s
 
     def _teach(self, job: _Lesson) -> None:
         """One step, and back into the queue if there are more."""
@@ -363,9 +373,13 @@ class Worker:
                 for job in batch:
                     self._fail(job, error)
                 return
+            if ran_out_of_memory(error):
+                self.counters.out_of_memory += 1
+                self._caps.failed(batch[0].key, len(batch))
             _log.warning("a batch of %d failed (%s); it is tried in halves", len(batch), error)
         else:
             self._failures = 0
+            self._caps.went_well(batch[0].key, len(batch))
             self.counters.images += len(batch)
             for job, value in zip(batch, seen, strict=True):
                 self._looked_at(job, job.done(value, started, len(batch)))

@@ -136,6 +136,7 @@ class FakeModel:
     """
 
     version = "1"
+    text_counts = {"memory": 5, "disk": 3, "missing": 2}
     digest = "0" * 64
     tasks = frozenset({"detect", "semantic", "panoptic"})
     spec = SimpleNamespace(name="fake", embed_dim=DIM)

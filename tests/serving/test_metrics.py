@@ -12,6 +12,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from ovperception.errors import InvalidParameter, Unavailable
+from ovperception.images import encode_png
+from ovperception.v1 import perception_service_pb2 as pb
+from ovperception.v1.image_pb2 import Image
+from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
+from ovperception.v1.vocabulary_pb2 import Vocabulary, VocabularySpec
 from serving import Server, ServerConfig
 from serving.logs import AccessLog, JSONFormatter
 from serving.metrics import Metrics
@@ -75,8 +80,24 @@ def test_metrics_count_calls_stages_and_what_is_held(watched):
     assert samples["ovp_in_work_limit", "requests"] == 64
     assert samples["ovp_queue_depth", "images"] == 0
     assert samples["ovp_bytes_total", "in"] > 4 * 40
+    assert samples["ovp_text_cache_texts", "disk", "fake"] == 3
     assert samples[("process_open_fds",)] > 0
     assert SECRET not in text
+
+
+def test_time_is_told_behind_the_reply_too(watched):
+    server, _, _ = watched
+    with grpc.insecure_channel(server.address) as channel:
+        spec = VocabularySpec(inline=Vocabulary(classes=[{"name": "cat"}]))
+        image = Image(encoded=encode_png(PICTURE))
+        request = pb.DetectObjectsRequest(image=image, vocabulary=spec)
+        reply, call = PerceptionServiceStub(channel).DetectObjects.with_call(request)
+        (told,) = [value for key, value in call.trailing_metadata() if key == "server-timing"]
+        times = dict(part.split(";dur=") for part in told.split(", "))
+        assert float(times["trunk"]) == pytest.approx(reply.info.timing.trunk_ms, abs=0.001)
+        assert float(times["total"]) >= reply.info.timing.total_ms
+        _, call = PerceptionServiceStub(channel).GetServerInfo.with_call(pb.GetServerInfoRequest())
+        assert "server-timing" not in dict(call.trailing_metadata())
 
 
 def test_images_of_one_pass_make_one_pass():

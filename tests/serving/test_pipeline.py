@@ -1,8 +1,10 @@
 """Admission, decoding, batches, sharing, cancelling: the engine without a wire."""
 
+import gc
 import random
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -23,8 +25,10 @@ from ovperception.v1.image_pb2 import Image
 from ovperception.v1.perceive_pb2 import DetectOutput
 from ovperception.vocabulary import Vocabulary
 from serving.admission import Admission
+from serving.batch_caps import BatchCaps
 from serving.config import ServerConfig
 from serving.engine import CallCancelled, Engine
+from serving.jobs import Terms
 from serving.models import ModelSet
 from serving.questions import detection
 from serving.words import AskedWords
@@ -379,17 +383,39 @@ def test_an_unknown_priority_is_refused(start):
     assert caught.value.field == "ovp-priority"
 
 
-def test_who_would_wait_too_long_is_refused_before_decoding(start, monkeypatch):
+@pytest.mark.parametrize(("most_s", "kind"), [(30.0, DeadlineExceeded), (1.0, ResourceExhausted)])
+def test_who_would_wait_too_long_is_refused_before_decoding(start, monkeypatch, most_s, kind):
+    """Longer than it has: its deadline has passed, as good as. Longer than anybody may: come again."""
     model = FakeModel()
-    engine = start(model)
+    engine = start(model, max_queue_s=most_s)
     _see(engine, model)
     monkeypatch.setattr(engine.worker, "wait_s", lambda terms, *, pixels: 3.0)
     monkeypatch.setattr("serving.pictures.load_image", lambda *a, **k: pytest.fail("decoded"))
-    with pytest.raises(ResourceExhausted, match="too late") as caught:
-        _see(engine, model, context=FakeContext(1.0))
-    assert 1000 < caught.value.retry_after_ms < 3000  # about the 2 s that are too many
-    assert engine.admission.refused["wait"] == 1
+    with pytest.raises(kind, match="The server is busy") as caught:
+        _see(engine, model, context=FakeContext(2.0))
+    if kind is ResourceExhausted:
+        assert 1000 < caught.value.retry_after_ms < 3000  # about the 2 s that are too many
+        assert engine.admission.refused == {"wait": 1}
+    else:
+        assert engine.admission.refused == {"deadline": 1}
     assert _idle(engine)
+
+
+def test_questions_are_part_of_the_wait(start):
+    model = FakeModel()
+    engine = start(model)
+    terms = Terms(deadline_s=time.monotonic() + 20)
+    engine.worker.ask(lambda: time.sleep(0.02), terms).result(10)
+    go = threading.Event()
+    engine.worker.ask(lambda: go.wait(10), terms)
+    _wait_for(lambda: not engine.worker.depths()["questions"])
+    before_s = engine.worker.wait_s(terms, pixels=64 * 64)
+    waiting = [engine.worker.ask(time.monotonic, terms) for _ in range(10)]
+    more_s = engine.worker.wait_s(terms, pixels=64 * 64) - before_s
+    assert more_s >= 10 * 0.02
+    go.set()
+    for future in waiting:
+        future.result(10)
 
 
 def test_the_wait_is_measured(start):
@@ -517,6 +543,28 @@ def test_thousands_who_leave_at_any_time_take_nothing_along(start):
     assert _see(engine, model)
 
 
+@pytest.mark.parametrize("at_once", [0, 10**6])
+def test_a_picture_is_let_go_with_its_call(start, monkeypatch, at_once):
+    monkeypatch.setattr("serving.decoding._MOST_PIXELS_AT_ONCE", at_once)
+    model = FakeModel()
+    engine = start(model)
+    pictures, prepare = [], model.prepare
+
+    def prepared(image):
+        ready = prepare(image)
+        pictures.append(weakref.ref(ready))
+        return ready
+
+    model.prepare = prepared
+    gc.disable()  # a cycle would keep them until the collector comes
+    try:
+        _ask_about(engine, model, lambda scene: scene.size)
+        _see(engine, model, ask=lambda scene: scene.size)
+        _wait_for(lambda: [picture() for picture in pictures] == [None, None])
+    finally:
+        gc.enable()
+
+
 def test_new_words_let_others_pass(start):
     model = FakeModel()
     engine = start(model)
@@ -580,6 +628,53 @@ def test_a_batch_without_memory_is_tried_in_halves(start):
     calls, _ = _queue_up(engine, model, [_image()] * 8)
     model.release()
     assert [call.result(10).timing.batch_size for call in calls] == [1, *[2] * 8]
+
+
+def test_a_batch_without_memory_is_not_tried_again(start):
+    model = FakeModel()
+    engine = start(model)
+    look, sizes = model.look, []
+
+    def small_only(pictures):
+        sizes.append(len(pictures))
+        return _out_of_memory() if len(pictures) > 2 else look(pictures)
+
+    model.look = small_only
+    for _ in range(2):
+        calls, _ = _queue_up(engine, model, [_image()] * 8)
+        model.release()
+        for call in calls:
+            call.result(10)
+    other = np.zeros((100, 100, 3), np.uint8)  # its size has not failed yet
+    calls, _ = _queue_up(engine, model, [_image(other)] * 3)
+    model.release()
+    for call in calls:
+        call.result(10)
+    first, rest = sizes[: sizes.index(2) + 4], sizes[sizes.index(2) + 4 :]
+    assert first == [1, 8, 4, 2, 2, 4, 2, 2][: len(first)]
+    assert rest.count(3) == 1
+    assert max(size for size in rest if size != 3) <= 4
+    assert engine.worker.counters.out_of_memory == 4  # 8, 4, 4, and the 3 of the other size
+
+
+def test_the_largest_batch_is_found_again():
+    caps = BatchCaps()
+    assert caps.limit("small", 8) == 8
+    caps.failed("large", 8)
+    caps.failed("large", 4)
+    assert (caps.limit("large", 8), caps.limit("small", 8)) == (2, 8)
+    for _ in range(199):
+        caps.went_well("large", 2)
+    caps.went_well("large", 1)  # says nothing of two
+    assert caps.limit("large", 8) == 2
+    caps.went_well("large", 2)
+    assert caps.limit("large", 8) == 3
+    caps.failed("large", 1)
+    assert caps.limit("large", 8) == 1
+    for number in range(300):
+        caps.failed(number, 8)
+    assert caps.limit("large", 8) == 8  # forgotten: clients choose the sizes
+    assert caps.limit(299, 8) == 4
 
 
 def test_images_too_large_for_the_device_do_not_end_the_server(start):
