@@ -35,15 +35,15 @@ def confusion_view(outcome: Outcome) -> ConfusionView | None:
         return None
     pairs = [pair for pair in wrong if pair.truth and pair.predicted]
     return ConfusionView(
-        unit="pixels" if outcome.kind in ("semantic", "few-shot") else "objects",
+        unit="pixels" if outcome.kind in ("semantic", "panoptic", "few-shot") else "objects",
         pairs=tuple(pairs[:_PAIRS]),
         missed=tuple(pair for pair in wrong if not pair.predicted)[:_PAIRS],
         imagined=tuple(pair for pair in wrong if not pair.truth)[:_PAIRS],
-        grid=_grid(outcome.confusion, pairs) if pairs else Markup(""),
+        grid=_grid(outcome, pairs) if pairs else Markup(""),
     )
 
 
-def _grid(every: tuple[ConfusedPair, ...], pairs: list[ConfusedPair]) -> Markup:
+def _grid(outcome: Outcome, pairs: list[ConfusedPair]) -> Markup:
     names: list[str] = []
     for pair in pairs:
         new = [name for name in (pair.truth, pair.predicted) if name not in names]
@@ -52,7 +52,11 @@ def _grid(every: tuple[ConfusedPair, ...], pairs: list[ConfusedPair]) -> Markup:
         names += new
     place = {name: i for i, name in enumerate(names)}
     shares = np.zeros((len(names), len(names) + 1))
-    for pair in every:
+    # Only what went wrong is listed as a pair; how much went right, the class itself tells, if anything.
+    for row in outcome.per_class:
+        if row.name in place:
+            shares[place[row.name], place[row.name]] = row.values.get("ACC") or 0.0
+    for pair in outcome.confusion:
         if pair.truth in place and (pair.predicted in place or not pair.predicted):
             shares[place[pair.truth], place.get(pair.predicted, len(names))] = pair.share
     return heat_grid(shares, names, [*names, _NOTHING])
