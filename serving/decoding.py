@@ -15,8 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from serving.fairness import FairQueue
 from serving.faults import explain
@@ -91,7 +90,7 @@ class Decoders:
                 raise closing()
             self._queue.put(job)
             self._wake.notify()
-        job.future.add_done_callback(partial(self._forget, job))
+        job.when_cancelled(self._forget)
         return job.future
 
     def wait_s(self, terms: Terms, *, pixels: int) -> float:
@@ -111,10 +110,9 @@ class Decoders:
         for thread in self._threads:
             thread.join()
 
-    def _forget(self, job: _Decoding, future: Future[Any]) -> None:
-        if future.cancelled():
-            with self._wake:
-                self._queue.remove(job)
+    def _forget(self, job: _Decoding) -> None:
+        with self._wake:
+            self._queue.remove(job)
 
     def _run(self) -> None:
         while (job := self._take()) is not None:

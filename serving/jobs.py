@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
+from weakref import ref
 
 from ovperception.errors import DeadlineExceeded, Unavailable
 from serving.fairness import Priority
@@ -40,7 +42,7 @@ class Done(Generic[T]):
     batch_size: int = 1
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Job:
     """A piece of work; see `serving.fairness.Queued` for the first three."""
 
@@ -79,6 +81,18 @@ class Job:
             run_ms=1e3 * (time.monotonic() - started),
             batch_size=batch_size,
         )
+
+    def when_cancelled(self, forget: Callable[[Self], None]) -> None:
+        """Call `forget` if who waits leaves."""
+        # Not the job itself: it would live, with its picture, until the cycle of it and its future is found.
+        job = ref(self)
+
+        def look(future: Future[Any]) -> None:
+            mine = job() if future.cancelled() else None
+            if mine is not None:
+                forget(mine)
+
+        self.future.add_done_callback(look)
 
     def refuse(self, error: Exception) -> None:
         """End it unfinished, unless it has ended."""
