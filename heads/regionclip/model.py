@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from heads.regionclip.config import RegionCLIPConfig
-from heads.regionclip.losses import LossSettings, box_regression_loss, sample_regions
+from heads.regionclip.losses import LossSettings, SampledRegions, box_regression_loss, sample_regions
 from heads.regionclip.mask_head import MaskHead
+from heads.regionclip.pretraining import detection_losses
+from ovperception.backbones.resnet import roi_embeddings
 from ovperception.errors import Unsupported
 from ovperception.head import BoxScores, Encoding, RegionEncoding, Task, one_image
 from ovperception.proposals import Proposer, TrainableProposer, build_proposer
@@ -146,8 +149,9 @@ class RegionCLIP(nn.Module):
     ) -> dict[str, Tensor]:
         """Named, weighted losses of a batch for what can be trained on a frozen backbone.
 
-        That is the proposer, if it knows its loss, and the deltas. The names of regions are not among it: the
-        classifier is the text, and the embeddings are the backbone's own.
+        That is the proposer, if it knows its loss, and the deltas. The names of regions are among it only
+        where the backbone's last stage is trained as well (`DataRecipe.tune`): else the classifier is the
+        text, and the embeddings are the backbone's own, so that nothing could learn from them.
 
         Args:
             backbone: Embeds the regions.
@@ -163,7 +167,12 @@ class RegionCLIP(nn.Module):
         found: dict[str, Tensor] = {}
         if isinstance(self.proposer, TrainableProposer):
             found |= self.proposer.losses(features, truth)
-        if self.bbox_pred is not None:
+        tower = learning_tower(backbone)
+        if tower is not None:
+            regions = self._sampled(features, truth)
+            embeddings = roi_embeddings(tower, features["res4"], [r.boxes for r in regions]).float()
+            found |= detection_losses(self, embeddings, regions, _things(targets, thing), text)
+        elif self.bbox_pred is not None:
             found["box"] = self._box_loss(backbone, features, truth)
         if not found:
             raise Unsupported(
@@ -176,12 +185,7 @@ class RegionCLIP(nn.Module):
     def _box_loss(self, backbone: Backbone, features: Features, truth: Sequence[Tensor]) -> Tensor:
         assert self.bbox_pred is not None
         with torch.no_grad():
-            proposed = [] if self.proposer is None else cast("Proposer", self.proposer).propose(features)
-            nothing = truth[0].new_zeros(0, 4)
-            sampled = [
-                sample_regions(proposed[i].boxes if proposed else nothing, boxes, self.loss_settings)
-                for i, boxes in enumerate(truth)
-            ]
+            sampled = self._sampled(features, truth)
             embeddings = backbone.embed_boxes(features, [s.boxes for s in sampled])
         targets = [
             boxes[s.objects] if len(boxes) else s.boxes for s, boxes in zip(sampled, truth, strict=True)
@@ -194,6 +198,16 @@ class RegionCLIP(nn.Module):
             weights=self.config.delta_weights,
         )
         return self.loss_settings.box_weight * loss
+
+    @torch.no_grad()
+    def _sampled(self, features: Features, truth: Sequence[Tensor]) -> list[SampledRegions]:
+        """Of each image some of the proposals and true boxes."""
+        proposed = [] if self.proposer is None else cast("Proposer", self.proposer).propose(features)
+        nothing = truth[0].new_zeros(0, 4)
+        return [
+            sample_regions(proposed[i].boxes if proposed else nothing, boxes, self.loss_settings)
+            for i, boxes in enumerate(truth)
+        ]
 
     def class_logits(self, embeddings: Tensor, text: TextClassifier) -> Tensor:
         """Cosine similarities over the temperature, the background's last.
@@ -231,6 +245,22 @@ class RegionCLIP(nn.Module):
             objectness=None if one.objectness is None else one.objectness[0],
             rules=self.config.rules,
         )
+
+
+def learning_tower(backbone: Backbone) -> Any:
+    """The image tower whose last stage is being trained, or None where all of it is frozen."""
+    model: Any = getattr(backbone, "model", None)
+    visual = getattr(model, "visual", None)
+    stage = getattr(visual, "layer4", None)
+    return visual if stage is not None and any(p.requires_grad for p in stage.parameters()) else None
+
+
+def _things(targets: Sequence[Targets], thing: Tensor) -> list[Targets]:
+    kept = [thing.to(t.class_ids.device)[t.class_ids] for t in targets]
+    return [
+        replace(t, class_ids=t.class_ids[k], masks=t.masks[k], boxes=t.boxes[k])
+        for t, k in zip(targets, kept, strict=True)
+    ]
 
 
 def _padded(

@@ -5,10 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovperception.bundle import BackboneCard, Bundle, HeadCard, ModelCard, read_bundle, write_bundle
+from ovperception.bundle import (
+    BackboneCard,
+    Bundle,
+    HeadCard,
+    ModelCard,
+    read_bundle,
+    read_card,
+    write_bundle,
+)
 from ovperception.catalogue import locate
 from ovperception.errors import InvalidParameter, UnknownHead
 from ovperception.preprocess import Preprocessing
@@ -49,6 +58,8 @@ class DataRecipe:
         head: which head; empty: the first of the model's.
         fresh: begin at random, even if the model has such a head.
         settings: the head's own; those of the model's head where it is gone on with.
+        tune: stages of the image tower that learn with the head, ``("layer4", "attnpool")`` of a
+            ModifiedResNet: what runs on single regions. The finished model then has a backbone of its own.
         data: what is learned from.
         held_out: what is evaluated on, during training; None: nothing.
         augmentation: how pictures are seen.
@@ -76,6 +87,7 @@ class DataRecipe:
     head: str = ""
     fresh: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tune: tuple[str, ...] = ()
     data: DataSettings
     held_out: DataSettings | None = None
     augmentation: Augmentation
@@ -141,7 +153,10 @@ def train_on_data(recipe: DataRecipe) -> Path:
         losses = head_losses(head, backbone, text, loss=recipe.loss, bfloat16=recipe.bfloat16, wrong=wrong)
         source = _source(recipe, world, images, base)
         evaluate = _evaluate(recipe, world, base, losses, images.classes)
-        run_head(recipe, head, world, source, losses, evaluate=evaluate)
+        module = _with_tower(recipe, head, backbone)
+        if recipe.tune and evaluate is not None:
+            evaluate = partial(_of_head, evaluate)
+        run_head(recipe, module, world, source, losses, evaluate=evaluate)
         if world.writes:
             _bundle(recipe, base, head.eval(), card, path)
     return path
@@ -207,6 +222,36 @@ def _head(recipe: DataRecipe, base: Base, classes: Vocabulary) -> tuple[nn.Modul
                 mend="Leave those settings out to go on with it, or say fresh=true to begin at random",
             ) from error
     return head, HeadCard(name=name, config=head.config.to_dict())
+
+
+def _with_tower(recipe: DataRecipe, head: nn.Module, backbone: ClipBackbone) -> nn.Module:
+    """What is trained: the head or, with it, stages of the tower; their norms stay as they are."""
+    import torch
+
+    if not recipe.tune:
+        return head
+    known = ("layer4", "attnpool")
+    if backbone.spec.family != "resnet" or not set(recipe.tune) <= set(known) or recipe.cache is not None:
+        raise InvalidParameter(
+            "These stages cannot be trained",
+            field="tune",
+            expected=f"{' and '.join(known)} of a ModifiedResNet, and no kept features: they hold what the "
+            "last stage said before",
+            got=f"{', '.join(recipe.tune)} of {backbone.spec.name}",
+        )
+    visual: Any = backbone.model.visual
+    stages = torch.nn.ModuleDict({name: getattr(visual, name) for name in recipe.tune})
+    stages.requires_grad_(True)
+    for part in stages.modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            part.requires_grad_(False)
+    return torch.nn.ModuleDict({"head": head, "tower": stages})
+
+
+def _of_head(evaluate: Evaluate, module: nn.Module, step: int) -> Mapping[str, float]:
+    """An evaluation is of the head; the tower's stages are the backbone's own."""
+    parts: Any = module
+    return evaluate(parts["head"], step)
 
 
 def _preprocessing(recipe: DataRecipe, base: Base) -> Preprocessing:
@@ -277,7 +322,14 @@ def _write_words(path: Path, classes: Vocabulary) -> None:
 def _bundle(recipe: DataRecipe, base: Base, head: nn.Module, card: HeadCard, path: Path) -> Path:
     """Backbone and head as one file; a backbone that the model borrows stays borrowed."""
     tensors: dict[str, Tensor] = {f"head.{card.name}.{k}": v for k, v in head.state_dict().items()}
-    if base.bundle is not None:
+    described = base.card.backbone
+    if recipe.tune:
+        base.backbone.load_state_dict(base.backbone.state_dict())  # so that it forgets its old digest
+        if described.lender:
+            described = read_card(locate(described.lender)).backbone
+        digest = base.backbone.spec.digest
+        described = BackboneCard(name=described.name, config=described.config, digest=digest)
+    if base.bundle is not None and not recipe.tune:
         tensors |= {k: v for k, v in base.bundle.tensors.items() if k.startswith("backbone.")}
     else:
         tensors |= {f"backbone.{k}": v for k, v in base.backbone.model.state_dict().items()}
@@ -286,6 +338,7 @@ def _bundle(recipe: DataRecipe, base: Base, head: nn.Module, card: HeadCard, pat
             "name": recipe.out.name,
             "version": "1",
             "summary": f"{card.name} on {base.card.backbone.name}, trained by the recipe {recipe.name}.",
+            "backbone": described,
             "heads": (card,),
             "preprocessing": dict(_preprocessing(recipe, base).to_dict()),
             "templates": recipe.templates or base.card.templates,

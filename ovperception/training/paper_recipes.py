@@ -80,8 +80,9 @@ def fcclip_coco() -> DataRecipe:
 def regionclip_coco() -> DataRecipe:
     """RegionCLIP on the 48 base classes of COCO: the schedule of fine-tuning, 90,000 steps of 16.
 
-    Here the backbone stays frozen, and what learns is the proposer and the box deltas; published, its later
-    layers learn as well and proposals come from an RPN trained before.
+    Here what runs on regions learns, the last stage and the attention pool, and besides the proposer and the
+    box deltas; published, the second and third stage learn as well, and proposals come from an RPN trained
+    before.
     """
     return DataRecipe(
         name="regionclip",
@@ -90,6 +91,7 @@ def regionclip_coco() -> DataRecipe:
         head="regionclip",
         fresh=True,
         settings={"box_deltas": True, "proposer": ClipRPNSettings().to_dict()},
+        tune=("layer4", "attnpool"),
         data=DataSettings(name="ov_coco", split="train", root=Path("data/coco"), part="base", shapes="boxes"),
         augmentation=Augmentation(resize=ShortestEdge(edges=(640, 672, 704, 736, 768, 800), longest=1333)),
         shortest_edge=800,

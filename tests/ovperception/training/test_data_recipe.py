@@ -93,6 +93,24 @@ def test_the_papers_recipes_run_on_miniature_data(
     assert ovperception.load(tmp_path / recipe / f"{recipe}.safetensors").card.heads[0].name == recipe
 
 
+def test_the_last_stage_learns_with_the_head_and_is_a_backbone_of_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = ["data.name=", "data.split=", "data.part=", f"data.annotations={folder / 'instances.json'}"]
+    data += [f"data.images={folder / 'images'}", "model=tiny", f"out={tmp_path / 'tuned'}", "log_every=1"]
+    train("regionclip", *data, "loss.regions=8", "warmup=0")
+    line = json.loads((tmp_path / "tuned" / "log.jsonl").read_text().splitlines()[0])
+    assert line["class"] > 0
+    tuned, tiny = ovperception.load(tmp_path / "tuned" / "tuned.safetensors"), ovperception.load("tiny")
+    assert tuned.card.backbone.digest == tuned.spec.digest != tiny.spec.digest
+    old = tiny.backbone.model.state_dict()
+    moved = {name for name, v in tuned.backbone.model.state_dict().items() if not v.equal(old[name])}
+    assert {name.split(".")[1] for name in moved} == {"layer4", "attnpool"}
+    assert not any("bn" in name for name in moved)
+    with pytest.raises(InvalidParameter, match="stages"):
+        train("regionclip", *data, f"out={tmp_path / 'no'}", 'tune=["layer1"]')
+
+
 def test_the_papers_numbers() -> None:
     """Worked from the published configurations, not from the recipes."""
     fcclip = fcclip_coco()
