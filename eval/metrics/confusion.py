@@ -43,7 +43,8 @@ def _differs(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.bool_
     if a.dtype == b.dtype == np.uint8:  # of bytes, two xors and one comparison take half of two comparisons
         differs = a[1:] ^ a[:-1]
         differs |= b[1:] ^ b[:-1]
-        return differs != 0
+        found: NDArray[np.bool_] = differs != 0
+        return found
     changes: NDArray[np.bool_] = a[1:] != a[:-1]
     changes |= b[1:] != b[:-1]
     return changes
