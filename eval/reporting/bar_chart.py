@@ -12,9 +12,9 @@ from eval.reporting.svg import chart, element, text, ticks
 
 __all__ = ["Bar", "bar_chart"]
 
-_WIDTH, _LABELS, _RIGHT = 720.0, 240.0, 64.0
+_WIDTH, _RIGHT = 720.0, 64.0
 _ROW, _TOP, _AXIS = 24.0, 6.0, 22.0
-_LETTERS = 36
+_LETTERS, _LETTER = 36, 6.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +52,12 @@ def bar_chart(
     """
     values = [v for bar in bars for v in (bar.value, bar.high) if v is not None]
     marks = ticks(most if most is not None else max(values, default=1.0))
-    span = _WIDTH - _LABELS - _RIGHT
+    labels = 18 + _LETTER * min(_LETTERS, max((len(bar.label) for bar in bars), default=0))
+    span = _WIDTH - labels - _RIGHT
     bottom = _TOP + _ROW * len(bars)
 
     def at(value: float) -> float:
-        return _LABELS + span * min(max(value / marks[-1], 0.0), 1.0)
+        return labels + span * min(max(value / marks[-1], 0.0), 1.0)
 
     grid = [
         element("line", x1=at(m), x2=at(m), y1=_TOP, y2=bottom, class_="grid")
@@ -73,7 +74,7 @@ def _row(bar: Bar, top: float, at: Callable[[float], float], unit: str, digits: 
     number = _number(bar.value, unit, digits)
     parts = [
         element("title", f"{bar.label}: {number}" + (f". {bar.note}" if bar.note else "")),
-        text(bar.label, _LABELS - 10, middle + 4, anchor="end", most=_LETTERS, class_=f"label {bar.look}"),
+        text(bar.label, at(0.0) - 10, middle + 4, anchor="end", most=_LETTERS, class_=f"label {bar.look}"),
     ]
     end = at(0.0)
     if bar.value is not None:

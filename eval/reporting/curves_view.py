@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from markupsafe import Markup
 
 from eval.outcome import Curve, Outcome
@@ -11,6 +13,9 @@ __all__ = ["CHOSEN_LINE", "curves_chart"]
 
 CHOSEN_LINE = "chosen-curve"
 """Id of the line that the page's script moves."""
+
+
+_LOOKS: dict[str, Literal["ours", "base", "novel"]] = {"all": "ours", "base": "base", "novel": "novel"}
 
 
 def curves_chart(outcome: Outcome) -> Markup:
@@ -24,9 +29,10 @@ def curves_chart(outcome: Outcome) -> Markup:
             points=[(i / (len(curve.precision) - 1), p) for i, p in enumerate(curve.precision)]
             if len(curve.precision) > 1
             else [],
-            shade=0.8 * index / max(1, len(means) - 1),
+            look=_LOOKS.get(curve.name, "plain"),
+            is_dashed=curve.iou != 0.5,
         )
-        for index, curve in enumerate(means)
+        for curve in means
     ]
     return line_chart(
         "Precision over recall, mean over classes", lines, x="recall", y="precision", id_=CHOSEN_LINE

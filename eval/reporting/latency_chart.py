@@ -14,7 +14,7 @@ from eval.reporting.svg import chart, element, text
 
 __all__ = ["Quantiles", "latency_chart", "quantiles"]
 
-_WIDTH, _LABELS, _RIGHT = 720.0, 120.0, 150.0
+_WIDTH, _LABELS, _RIGHT = 720.0, 110.0, 190.0
 _ROW, _TOP, _AXIS = 46.0, 8.0, 26.0
 _BINS = 64
 
@@ -109,6 +109,11 @@ def _row(
         element("line", x1=_LABELS, x2=_WIDTH - _RIGHT, y1=floor, y2=floor, class_="grid"),
         *bars,
         *lines,
-        text(f"{found.p50:.3g} ms", _WIDTH - _RIGHT + 12, floor - 8, class_="value ours"),
-        text(f"p99 {found.p99:.3g} ms", _WIDTH - _RIGHT + 70, floor - 8, class_="axis"),
+        text(f"{_short(found.p50)} ms", _WIDTH - _RIGHT + 12, floor - 8, class_="value ours"),
+        text(f"p99 {_short(found.p99)} ms", _WIDTH - _RIGHT + 92, floor - 8, class_="axis"),
     )
+
+
+def _short(time_ms: float) -> str:
+    """Three digits or more, never with an exponent."""
+    return f"{time_ms:,.0f}" if time_ms >= 100 else f"{time_ms:.3g}" if time_ms >= 0.1 else f"{time_ms:.3f}"

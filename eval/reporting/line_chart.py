@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -19,11 +20,19 @@ _LABEL_GAP = 13.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line of points in 0-1, x ascending, and what is written at its end."""
+    """One line of points in 0-1, x ascending.
+
+    Attributes:
+        label: in the legend.
+        points: (x, y) of each.
+        look: style of the line.
+        is_dashed: told apart without colour.
+    """
 
     label: str
     points: Sequence[tuple[float, float]]
-    shade: float = 0.0
+    look: Literal["ours", "base", "novel", "plain"] = "plain"
+    is_dashed: bool = False
 
 
 def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str, id_: str = "") -> Markup:
@@ -31,7 +40,7 @@ def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str, id_: str = 
 
     Args:
         title: what is shown; not drawn, but read aloud.
-        lines: drawn in this order; `Line.shade` 0-1 goes from the strong colour to the faint one.
+        lines: drawn in this order.
         x: name of the axis.
         y: name of the other axis.
         id_: of an empty path drawn on top, for a line that a script puts there.
@@ -59,7 +68,7 @@ def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str, id_: str = 
     )
     for line in lines:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(*point) for point in line.points))
-        drawn = element("polyline", points=path, class_="line", style=f"--shade:{line.shade:.2f}")
+        drawn = element("polyline", points=path, class_=_class(line))
         parts.append(element("g", element("title", line.label), drawn))
     parts += _legend(lines, right + 12)
     if id_:
@@ -74,17 +83,13 @@ def _legend(lines: Sequence[Line], left: float) -> list[Markup]:
     parts = []
     for i, line in enumerate(lines):
         y = _TOP + 12 + i * (_LABEL_GAP + 3)
-        stroke = element(
-            "line",
-            x1=left,
-            x2=left + 18,
-            y1=y - 4,
-            y2=y - 4,
-            class_="line",
-            style=f"--shade:{line.shade:.2f}",
-        )
+        stroke = element("line", x1=left, x2=left + 18, y1=y - 4, y2=y - 4, class_=_class(line))
         parts.append(stroke + text(line.label, left + 24, y, class_="axis", most=14))
     return parts
+
+
+def _class(line: Line) -> str:
+    return f"line {line.look}{' dashed' if line.is_dashed else ''}"
 
 
 def _area(points: Sequence[tuple[float, float]]) -> float:

@@ -31,6 +31,12 @@ _MEANINGS = {
     "pACC": "share of all judged pixels that were found",
     "IoU": "intersection over union",
     "ACC": "share of the class's pixels that were found",
+    "AR1": "recall at one detection an image and class, mean over IoU 0.50 to 0.95",
+    "AR10": "the same at 10 detections",
+    "AR100": "the same at 100 detections",
+    "ARs": "recall of objects below 32 x 32 pixels",
+    "ARm": "recall of objects from 32 x 32 to 96 x 96 pixels",
+    "ARl": "recall of objects above 96 x 96 pixels",
     "objects": "true objects, crowds left out",
     "detections": "detections that were judged",
 }
@@ -60,4 +66,9 @@ def signed(name: str, value: float | None, digits: int = 1) -> str:
 
 def meaning(name: str) -> str:
     """What a metric says, in a few words; "" of one that nobody described."""
-    return _MEANINGS.get(name.rpartition("/")[2], "")
+    stem, _, group = name.rpartition("/")[2].partition("_")
+    text = _MEANINGS.get(stem, "")
+    if not group or not text:
+        return text
+    group = group.removesuffix("_per_class")
+    return f"{text}; {'all groups together' if group == 'all' else f'{group} classes alone'}"
