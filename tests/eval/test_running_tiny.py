@@ -60,6 +60,7 @@ def test_judging_is_a_small_part_of_the_time(whole: Path) -> None:
         assert 0 < facts.evaluation_seconds < facts.inference_seconds
 
 
+@pytest.mark.slow  # four processes load the model
 def test_killed_then_in_two_processes(whole: Path, tmp_path: Path) -> None:
     """``kill -9`` after the first records, then the same command with two workers."""
     out = tmp_path / KINDS[1]
