@@ -10,9 +10,14 @@ OURS = frozenset({"ovperception", "heads", "serving", "eval"})
 
 _EXTRAS = {
     "PIL": "server",
+    "detectron2": "detectron2",
     "grpc_health": "server",
     "grpc_reflection": "server",
+    "hotcoco": "eval",
     "huggingface_hub": "server",
+    "jinja2": "eval",
+    "mmengine": "mmseg",
+    "mmseg": "mmseg",
     "open_clip": "server",
     "pycocotools": "server",
     "safetensors": "server",

@@ -14,7 +14,9 @@ __all__ = ["LEVEL", "draws", "interval"]
 
 LEVEL = 0.95
 """Share of the resampled differences inside an interval."""
-_LEAST = 20
+_KNOWN = 0.99
+"""Share of resamples that must hold a class: one that lies in m images is missing from exp(-m) of them. Of a
+class of a single image every resample says the same, and an interval of no width would look like certainty."""
 
 
 def draws(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
@@ -27,13 +29,13 @@ def draws(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The middle 95 % of resampled differences; None if too few of them say anything.
+    """The middle 95 % of resampled differences; None of a class that lies in fewer than about five images.
 
     Args:
         differences: (R,), NaN where a resample holds no such class.
     """
     known = differences[~np.isnan(differences)]
-    if len(known) < max(_LEAST, len(differences) // 2):
+    if not len(known) or len(known) < _KNOWN * len(differences):
         return None
     low, high = np.percentile(known, (50 * (1 - LEVEL), 50 * (1 + LEVEL))).tolist()
     return low, high

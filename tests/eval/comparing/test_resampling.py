@@ -134,3 +134,11 @@ def test_interval_holds_the_middle() -> None:
     low, high = interval(np.arange(1001.0)) or (0, 0)
     assert (low, high) == pytest.approx((25, 975))
     assert interval(np.full(100, np.nan)) is None
+
+
+def test_a_class_of_one_image_has_no_interval() -> None:
+    """Each resample that holds it says the same: no width, and nothing is known all the same."""
+    there = draws(50, 200, seed=0)[:, 0] > 0
+    assert interval(np.where(there, 0.6, np.nan)) is None
+    often = draws(50, 200, seed=0)[:, :8].sum(axis=1) > 0
+    assert interval(np.where(often, 0.6, np.nan)) is not None
