@@ -16,7 +16,7 @@ from ovperception.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
 __all__ = ["Admission", "Ticket", "busy"]
 
-_LEAST_RETRY_S, _MOST_RETRY_S = 0.02, 5.0
+_LEAST_RETRY_S, _MOST_RETRY_S = 0.03, 5.0
 
 
 class Admission:
@@ -182,5 +182,5 @@ def busy(what: str, *, expected: str, got: object = None, retry_s: float = 0.0) 
 
 
 def _retry_after_ms(retry_s: float) -> int:
-    # Scattered, so that those who were refused together do not come back together.
-    return int(1e3 * min(max(retry_s * random.uniform(0.75, 1.25), _LEAST_RETRY_S), _MOST_RETRY_S))
+    # Scattered, the shortest as well, so that those who were refused together do not come back together.
+    return int(1e3 * min(max(retry_s, _LEAST_RETRY_S) * random.uniform(0.75, 1.25), _MOST_RETRY_S))

@@ -136,13 +136,13 @@ class FakeModel:
     """
 
     version = "1"
-    text_counts = {"memory": 5, "disk": 3, "missing": 2}
     digest = "0" * 64
     tasks = frozenset({"detect", "semantic", "panoptic"})
     spec = SimpleNamespace(name="fake", embed_dim=DIM)
 
     def __init__(self, name="fake", *, scene_bytes=1000, backbone=""):
         self.name = name
+        self.text_counts = {"memory": 5, "disk": 3, "missing": 2}
         self.scene_bytes = scene_bytes
         self.backbone = backbone
         self.lender = None

@@ -1,6 +1,8 @@
 """The thirteen ways in which other servers of models have failed, each tried on this one."""
 
+import gc
 import itertools
+import logging
 import os
 import random
 import signal
@@ -8,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import weakref
 
 import grpc
 import numpy as np
@@ -22,6 +26,8 @@ from ovperception.images import encode_png
 from ovperception.v1 import image_pb2 as im
 from ovperception.v1 import perceive_pb2 as pp
 from ovperception.v1 import perception_service_pb2 as pb
+from ovperception.v1.model_admin_service_pb2 import LoadModelRequest, UnloadModelRequest
+from ovperception.v1.model_admin_service_pb2_grpc import ModelAdminServiceStub
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.v1.vocabulary_pb2 import Vocabulary, VocabularySpec
 from serving import Server, ServerConfig, questions
@@ -213,41 +219,91 @@ def test_4_what_is_held_does_not_grow(serve, connect):
     assert threading.active_count() <= before[0] + 8
 
 
+def test_4_a_stream_holds_no_more_after_many_frames(serve):
+    """What Python holds: pictures, replies and callbacks of frames that are done are gone."""
+    server = serve()
+    gone, sizes = threading.Event(), []
+
+    def frames():
+        for number in range(400):
+            if number in (100, 399):
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+            yield PNG
+        gone.wait(20)
+
+    call = _stub(server).StreamPerceive(_stream_of(frames()))
+    tracemalloc.start()
+    try:
+        replies = sum(next(call).WhichOneof("message") == "result" for _ in range(401))
+    finally:
+        tracemalloc.stop()
+        gone.set()
+        call.cancel()
+    assert replies == 400
+    # A reply of 1 kB that stays, or a picture of 6, would make hundreds of them.
+    assert sizes[1] - sizes[0] < 150_000
+
+
 # 5
 
 
-def test_5_what_was_unloaded_is_freed_and_a_failed_load_changes_nothing():
-    import gc
-    import weakref
-
-    from ovperception.v1.model_admin_service_pb2 import LoadModelRequest, UnloadModelRequest
-    from ovperception.v1.model_admin_service_pb2_grpc import ModelAdminServiceStub
-
+def test_5_what_was_unloaded_is_freed_and_a_failed_load_changes_nothing(caplog):
+    caplog.set_level(logging.CRITICAL, "serving")  # pytest would keep the traces, and they the models
     made = []
 
+    def broken(pictures):
+        raise MemoryError
+
     def load(name):
-        if name == "broken":
+        if name == "none":
             raise MemoryError
-        model = FakeModel(name)
+        model = FakeModel("guest")
+        if len(made) == 3:
+            model.look = broken  # loads, and fails to warm up
         made.append(weakref.ref(model))
         return model
 
     with (
         Server([FakeModel()], ServerConfig(port=0, admin_port=0), load=load) as server,
         Client(server.address, timeout_s=20) as client,
+        Client(server.address, timeout_s=20, model="guest") as guest,
         grpc.insecure_channel(f"127.0.0.1:{server.admin_port}") as channel,
     ):
         admin = ModelAdminServiceStub(channel)
         for _ in range(3):
             admin.LoadModel(LoadModelRequest(name="guest"))
-            client.detect(PICTURE, ["cat"])
+            assert len(guest.detect(PICTURE, ["cat"])) == 1
+            guest.encode(PICTURE)  # kept, and never forgotten by its client
             admin.UnloadModel(UnloadModelRequest(name="guest"))
-        with pytest.raises(grpc.RpcError):
-            admin.LoadModel(LoadModelRequest(name="broken"))
+        assert len(server.engine.kept) == 0
+        for name in ("none", "guest"):
+            with pytest.raises(grpc.RpcError):
+                admin.LoadModel(LoadModelRequest(name=name))
+        assert len(made) == 4
         assert [card.name for card in client.models()] == ["fake"]
         assert len(client.detect(PICTURE, ["cat"])) == 1
         gc.collect()
-        assert [model() for model in made] == [None] * 3
+        assert [model() for model in made] == [None] * 4
+
+
+def test_5_a_load_that_fails_leaves_the_model_it_was_to_replace():
+    def load(name):
+        model = FakeModel(name)
+        if name == "fake":
+            model.look = lambda pictures: 1 / 0
+        return model
+
+    with (
+        Server([first := FakeModel()], ServerConfig(port=0, admin_port=0), load=load) as server,
+        Client(server.address, timeout_s=20) as client,
+        grpc.insecure_channel(f"127.0.0.1:{server.admin_port}") as channel,
+    ):
+        with pytest.raises(grpc.RpcError):
+            ModelAdminServiceStub(channel).LoadModel(LoadModelRequest(name="fake"))
+        assert list(server.engine.models) == [first]
+        assert len(client.detect(PICTURE, ["cat"])) == 1
+        assert _health(server.address, "models/fake") == "SERVING"
 
 
 # 6
@@ -270,7 +326,7 @@ def test_6_who_cannot_be_answered_in_time_is_told_before_work_and_when_to_come_b
             retry = RetryInfo()
             if detail.Unpack(retry):
                 delays.add(retry.retry_delay.nanos + 10**9 * retry.retry_delay.seconds)
-    assert len(delays) >= 1
+    assert len(delays) > 1  # scattered, or all who were refused would come back together
     assert all(0 < delay < 10 * 10**9 for delay in delays)
     for call in calls:
         assert call.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -396,6 +452,39 @@ def test_9_a_signal_lets_work_end():
         assert process.wait(20) == 0
 
 
+def test_9_streams_and_calls_while_a_server_drains(serve, model):
+    """Work ends, what comes is turned away at once, and streams tell their clients to go elsewhere."""
+    server = serve(model)
+    gone = threading.Event()
+
+    def frames():
+        yield PNG
+        gone.wait(20)  # an idle stream keeps nobody waiting
+
+    stream = _stub(server).StreamPerceive(_stream_of(frames()))
+    assert next(stream).WhichOneof("message") == "accepted"
+    model.hold()
+    call = _stub(server, 1).DetectObjects.future(_detect())
+    _wait_for(lambda: server.engine.admission.used["requests"] == 2)
+    stopping = threading.Thread(target=server.stop, args=(20,))
+    stopping.start()
+    _wait_for(lambda: _health(server.address) == "NOT_SERVING")
+    with pytest.raises(grpc.RpcError) as late:
+        _stub(server, 1).DetectObjects(_detect(), timeout=5)
+    assert late.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert not call.done()
+    model.release()
+    assert len(call.result(10).objects.detections) == 1
+    assert next(stream).WhichOneof("message") == "result"
+    with pytest.raises(grpc.RpcError) as ended:
+        next(stream)
+    assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "shutting down" in ended.value.details()
+    gone.set()
+    stopping.join(10)
+    assert not stopping.is_alive()
+
+
 SLOW = """
 import sys, time
 import ovperception
@@ -430,17 +519,22 @@ def test_10_streams_share_nothing(serve):
             )
             yield pp.StreamPerceiveRequest(config=config)
             for sequence in range(1, 16):
+                if sequence == 8 and number % 2:
+                    update = pp.StreamUpdate(from_sequence=number + 80, vocabulary=_words(f"other-{number}"))
+                    yield pp.StreamPerceiveRequest(update=update)
                 frame = pp.StreamFrame(sequence=number + 10 * sequence, image=im.Image(encoded=picture))
                 yield pp.StreamPerceiveRequest(frame=frame)
 
         expected = [number + 10 * sequence for sequence in range(1, 16)]
-        got, scores = [], set()
+        got, scores, classes = [], set(), []
         for reply in _stub(server, number).StreamPerceive(messages()):
             if reply.WhichOneof("message") == "result":
                 got.append(reply.sequence)
                 answer = reply.result.answers[0].objects.detections
                 scores |= {round(found.score, 5) for found in answer}
-        if got != expected or len(scores) != 1:
+                classes += [entry.name for entry in reply.result.classes]
+        second = f"other-{number}" if number % 2 else name
+        if got != expected or classes != [name] * 7 + [second] * 8 or len(scores) != 1 + number % 2:
             wrong.append((number, got, scores))
         done.append(scores)
 

@@ -1,0 +1,43 @@
+"""Memory goes back to the machine when work is over, once, and never in between."""
+
+import threading
+
+from serving.memory import QuietTrimmer, allocator_trim
+
+
+def test_it_trims_when_work_is_over_and_once():
+    state = {"done": 0, "quiet": True}
+    trims = []
+    trimmer = QuietTrimmer(
+        lambda: state["done"], lambda: state["quiet"], trim=lambda: trims.append(state["done"])
+    )
+    trimmer.look()
+    assert trims == []  # nothing was done
+    state.update(done=5, quiet=False)
+    trimmer.look()
+    assert trims == []
+    state.update(quiet=True)
+    trimmer.look()
+    trimmer.look()
+    assert trims == [5]
+    state.update(done=6)
+    trimmer.look()
+    assert trims == [5, 6]
+
+
+def test_it_looks_by_itself_until_it_is_stopped():
+    trimmed = threading.Event()
+    trimmer = QuietTrimmer(lambda: 1, lambda: True, trim=trimmed.set, every_s=0.01)
+    trimmer.start()
+    assert trimmed.wait(10)
+    trimmer.stop()
+    assert not trimmer._thread.is_alive()
+    nothing = QuietTrimmer(lambda: 1, lambda: True, trim=None)
+    nothing.start()
+    nothing.look()
+    nothing.stop()
+
+
+def test_the_allocator_of_this_machine():
+    trim = allocator_trim()
+    assert trim is None or trim() in (0, 1)
