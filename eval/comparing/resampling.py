@@ -16,7 +16,7 @@ LEVEL = 0.95
 """Share of the resampled differences inside an interval."""
 _KNOWN = 0.99
 """Share of resamples that must hold a class: one that lies in m images is missing from exp(-m) of them. Of a
-class of a single image every resample says the same, and an interval of no width would look like certainty."""
+class of one image every resample says the same, and an interval of no width would look like certainty."""
 
 
 def draws(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
