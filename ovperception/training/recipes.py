@@ -97,6 +97,7 @@ def tiny_fcclip() -> HeadRecipe:
             "decoder_ffn": 512,
             "cover_small_masks": True,
             "min_fragment": 0.95,
+            "box_share": 0.6,
             "seen_weight": 0.6,
             "unseen_weight": 0.8,
             "seen_words": scenes_vocabulary("base").texts,
