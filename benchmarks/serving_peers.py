@@ -239,7 +239,7 @@ def served(python: str, script: str, stub: str) -> Iterator[Served]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until_up(connect: Connect, timeout_s: float = 90) -> None:
+def wait_until_up(connect: Connect, timeout_s: float = 300) -> None:
     end = time.monotonic() + timeout_s
     while True:
         try:
