@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -153,6 +154,8 @@ class SharedMemory:
             listener, self._listener = self._listener, None
             folder, self._folder = self._folder, None
         if listener is not None:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread up, which closing alone does not
             listener.close()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

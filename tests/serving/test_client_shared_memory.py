@@ -1,6 +1,7 @@
 """Pictures that a client does not send: they lie in memory that the server shares with it."""
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_not_over_a_network(client):
     assert not client.server_info().shared_memory
     with pytest.raises(Unsupported, match="Unix socket"), client.shared_memory(1000):
         pass
+
+
+def test_nothing_waits_for_a_server_that_has_ended(local, connect):
+    with connect(local).shared_memory(100):
+        assert _handing_over()
+    local.stop(0)
+    (thread,) = _handing_over() or [None]
+    if thread is not None:
+        thread.join(10)
+    assert not _handing_over()
+
+
+def _handing_over():
+    return [thread for thread in threading.enumerate() if thread.name == "ovperception-handover"]
 
 
 def test_awaited(local, picture):

@@ -126,6 +126,6 @@ def test_hang_up_reads_the_tokens_anew(tmp_path):
         tokens.write_text("robot:infer:first-token-0123456789\nother:infer:other-token-0123456789\n")
         process.send_signal(signal.SIGHUP)
         line = json.loads(process.stderr.readline())
-        assert line["message"] == "read 2 tokens"
+        assert line["message"] == "read the tokens anew"
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
