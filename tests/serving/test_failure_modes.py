@@ -461,9 +461,9 @@ def test_9_streams_and_calls_while_a_server_drains(serve, model):
         yield PNG
         gone.wait(20)  # an idle stream keeps nobody waiting
 
+    model.hold()
     stream = _stub(server).StreamPerceive(_stream_of(frames()))
     assert next(stream).WhichOneof("message") == "accepted"
-    model.hold()
     call = _stub(server, 1).DetectObjects.future(_detect())
     _wait_for(lambda: server.engine.admission.used["requests"] == 2)
     stopping = threading.Thread(target=server.stop, args=(20,))

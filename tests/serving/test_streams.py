@@ -189,19 +189,21 @@ def test_a_frame_that_waits_too_long_is_dropped(stream, model):
 @pytest.mark.parametrize("policy", ["DROP_OLDEST", "BLOCK"])
 def test_a_reader_who_does_not_read_costs_bounded_memory(serve, stream, model, policy):
     server = serve(model)
-    caller = stream(server, max_in_flight=2, overload_policy=f"OVERLOAD_POLICY_{policy}")
+    outputs = [pb.PerceiveOutput(heatmap=pb.HeatmapOutput(text="cat"))]
+    caller = stream(server, max_in_flight=2, overload_policy=f"OVERLOAD_POLICY_{policy}", outputs=outputs)
     caller.next()
-    noise = encode_png(np.random.default_rng(0).integers(20, 255, (300, 300, 3), np.uint8))
-    sent = 200
+    noise = np.random.default_rng(0).integers(20, 255, (300, 300, 3), np.uint8)  # replies of 100 kB or more
+    picture, sent = encode_png(noise), 100
     frames = range(1, sent + 1)
-    sender = threading.Thread(target=lambda: [caller.frame(i, noise) for i in frames], daemon=True)
+    sender = threading.Thread(target=lambda: [caller.frame(i, picture) for i in frames], daemon=True)
     sender.start()
-    time.sleep(1.0)  # nothing is read meanwhile
-    taken = sum(map(len, model.batches))
+    taken = -1
+    while taken < (taken := sum(map(len, model.batches))):  # until what nobody reads has filled the way
+        time.sleep(0.7)
     assert taken < sent / 2
     sender.join(20)
     caller.end()
-    assert [reply.sequence for reply in caller.call] == list(range(1, sent + 1))
+    assert [reply.sequence for reply in caller.call] == list(frames)
 
 
 def test_leaving_frees_everything(serve, stream, model):
