@@ -24,7 +24,8 @@ from ovperception.vocabulary import Vocabulary
 from ovperception.wire import detections_message, float_map_message, panoptic_message, semantic_message
 from ovperception.wire_masks import MASK_ENCODINGS
 from serving import requests
-from serving.engine import Call, Engine
+from serving.call import Call
+from serving.engine import Engine
 from serving.models import ServedModel, ServedScene
 from serving.words import AskedWords
 

@@ -29,7 +29,9 @@ from ovperception.errors import (
 )
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1.results_pb2 import ClassInfo
-from serving.engine import CallCancelled, Engine
+from serving.call import CallCancelled
+from serving.engine import Engine
+from serving.frame_context import FrameContext
 from serving.jobs import closing
 from serving.perceiving import Asked, Perceiver, answers, failure
 from serving.security import caller
@@ -119,7 +121,7 @@ class _Stream:
         self._last = -1
         self._entries: deque[_Entry] = deque()  # without a reply sent, by age
         self._waiting: deque[_Entry] = deque()  # frames that nobody works on yet
-        self._frames: set[_FrameContext] = set()  # in work
+        self._frames: set[FrameContext] = set()  # in work
         self._ended = False  # no more requests
         self._stopped = False  # nobody reads replies any more
         self._broken: Exception | None = None
@@ -319,7 +321,7 @@ class _Stream:
         if left_s is not None and left_s <= 0:
             return pb.StreamPerceiveResponse(sequence=entry.sequence, dropped=too_late)
         request_id = f"{self._request_id}/{entry.sequence}"
-        frame = _FrameContext(self._context, left_s)
+        frame = FrameContext(self._context, left_s)
         with self._change:
             self._frames.add(frame)
         context = cast("grpc.ServicerContext", frame)
@@ -362,45 +364,6 @@ class _Stream:
         for entry in words.vocabulary.classes if words else ():
             accepted.classes.append(ClassInfo(name=entry.name, is_thing=entry.is_thing))
         return pb.StreamPerceiveResponse(sequence=sequence, accepted=accepted)
-
-
-class _FrameContext:
-    """What the engine asks of a call's context, for one frame: its deadline, and callbacks that end with it.
-
-    Those of the stream's own context would be kept, with all they hold, until the stream ends.
-    """
-
-    def __init__(self, stream: grpc.ServicerContext, left_s: float | None) -> None:
-        self._stream = stream
-        self._left_s = left_s
-        self._callbacks: list[Callable[[], None]] = []
-
-    def time_remaining(self) -> float | None:
-        """The frame's time, or the stream's if that is shorter."""
-        left = cast("float | None", self._stream.time_remaining())
-        return min((s for s in (left, self._left_s) if s is not None), default=None)
-
-    def is_active(self) -> bool:
-        """Whether somebody waits for the frame."""
-        return self._stream.is_active()
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called if the stream ends before the frame does."""
-        self._callbacks.append(callback)
-        return True
-
-    def leave(self) -> None:
-        """The stream has ended."""
-        for callback in self._callbacks:
-            callback()
-
-    def peer(self) -> str:
-        """Who calls."""
-        return self._stream.peer()
-
-    def invocation_metadata(self) -> object:
-        """What came with the call."""
-        return self._stream.invocation_metadata()
 
 
 def _has_result(entry: _Entry) -> bool:

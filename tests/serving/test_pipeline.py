@@ -26,8 +26,9 @@ from ovperception.v1.perceive_pb2 import DetectOutput
 from ovperception.vocabulary import Vocabulary
 from serving.admission import Admission
 from serving.batch_caps import BatchCaps
+from serving.call import CallCancelled
 from serving.config import ServerConfig
-from serving.engine import CallCancelled, Engine
+from serving.engine import Engine
 from serving.jobs import Terms
 from serving.models import ModelSet
 from serving.questions import detection

@@ -1,0 +1,394 @@
+"""One call on its way: from a picture on the wire to an answered question.
+
+It goes through its stages in the thread gRPC gave it, and waits there for the few threads that decode and
+for the one of the models. Before each stage it looks whether its caller is still there and has time left. When
+its caller leaves it ends at once, wherever it is: what waits in a queue is taken out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from ovperception.errors import DeadlineExceeded, InvalidParameter
+from ovperception.v1 import image_pb2, results_pb2, vocabulary_pb2
+from ovperception.vocabulary import Vocabulary
+from serving.admission import Ticket
+from serving.fairness import Priority
+from serving.jobs import Done, Terms
+from serving.models import ServedModel, ServedPicture, ServedScene
+from serving.pictures import Picture, open_picture
+from serving.scenes import KeptScene
+from serving.security import caller
+from serving.shared_memory import check_local
+from serving.worker import Seen
+
+if TYPE_CHECKING:
+    from serving.engine import Engine
+
+__all__ = ["Asking", "Call", "CallCancelled"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class CallCancelled(Exception):
+    """The caller has left; nobody reads the answer."""
+
+
+class Asking(Protocol[T_co]):
+    """What is asked about an image."""
+
+    @property
+    def model(self) -> ServedModel:
+        """Whom it asks."""
+        ...
+
+    @property
+    def words(self) -> Vocabulary | None:
+        """What with, if anything: new words are encoded before."""
+        ...
+
+    @property
+    def ask(self) -> Callable[[ServedScene], T_co]:
+        """Asks; runs on the model's thread."""
+        ...
+
+
+class Call:
+    """One call on its way. Made by `Engine.call`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: ServedModel,
+        request_id: str,
+        ticket: Ticket,
+        context: grpc.ServicerContext,
+        *,
+        client: str,
+        priority: Priority,
+    ) -> None:
+        self.model = model
+        self.timing = results_pb2.Timing()
+        self.warnings: list[str] = []
+        self._engine = engine
+        self._request_id = request_id
+        self._ticket = ticket
+        self._context = context
+        self._started = time.monotonic()
+        left = cast(
+            "float | None", context.time_remaining()
+        )  # its type stub forgets calls without a deadline
+        limit = engine.config.max_wait_s
+        deadline_s = self._started + (limit if left is None else min(left, limit))
+        self._terms = Terms(client=client, priority=priority, deadline_s=deadline_s)
+        self._image: image_pb2.Image | None = None
+        self._size = (0, 0)
+        self._kept: KeptScene | None = None
+        self._left = False
+        # Held while nothing has happened; much cheaper to wait for than an event.
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        context.add_callback(self._leave)
+        self._left |= not context.is_active()
+
+    def see(self, image: image_pb2.Image, *, keep: bool = False) -> ServedScene:
+        """The scene of a request's image: a kept one, or the picture decoded and encoded."""
+        return self.see_all(image, [self.model], keep=keep)[0]
+
+    def see_all(
+        self, image: image_pb2.Image, models: Sequence[ServedModel], *, keep: bool = False
+    ) -> list[ServedScene]:
+        """What each of several models makes of an image; those of one trunk share a pass.
+
+        Args:
+            image: A picture or a handle.
+            models: The models. If it is to be kept, it is for the first and those of its trunk.
+            keep: Whether to keep it.
+
+        Raises:
+            InvalidParameter: A kept image was encoded for a model of another trunk.
+        """
+        if image.WhichOneof("source") == "image_id":
+            return self._recall(image, models)
+        trunks = _by_trunk(models)
+        prepared = self._prepare(image, trunks)
+        scenes: dict[int, ServedScene] = {}
+        for some, ready in zip(trunks, prepared, strict=True):
+            wanted = keep and some[0].trunk == models[0].trunk
+            seen = self._look(some, ready, keep_look=wanted and self._engine.models.share(some[0]))
+            scenes |= {id(model): scene for model, scene in zip(some, seen.scenes, strict=True)}
+            if wanted:
+                self._kept = self._keep(seen, some)
+        return [scenes[id(model)] for model in models]
+
+    def ask_about(
+        self, image: image_pb2.Image, questions: Sequence[Asking[T]], *, keep: bool = False
+    ) -> list[T]:
+        """What is answered about an image.
+
+        The model's thread is waited for once, if all models stand on one trunk and nothing must be learned
+        before; otherwise as by `see_all` and `ask`.
+
+        Args:
+            image: A picture or a handle.
+            questions: What is asked of whom.
+            keep: Whether to keep the image, for the model of the first question and those of its trunk.
+
+        Raises:
+            InvalidParameter: A kept image was encoded for a model of another trunk.
+        """
+        models = [question.model for question in questions]
+        trunks = _by_trunk(models)
+        if image.WhichOneof("source") == "image_id" or len(trunks) > 1 or any(map(_teaches, questions)):
+            scenes = self.see_all(image, models, keep=keep)
+            return [
+                self.ask(partial(question.ask, scene), question.words, model=question.model)
+                for question, scene in zip(questions, scenes, strict=True)
+            ]
+        (some,) = trunks
+        (ready,) = self._prepare(image, trunks)
+        places = [some.index(model) for model in models]
+
+        def ask(seen: Seen) -> list[T]:
+            return [
+                question.ask(seen.scenes[place]) for question, place in zip(questions, places, strict=True)
+            ]
+
+        keep_look = keep and self._engine.models.share(some[0])
+        worker = self._engine.worker
+        done = self._wait(worker.encode_and_ask(some, ready, ask, self._terms, keep_look=keep_look))
+        self._note_look(done.value.seen, done.batch_size)
+        self.timing.classify_ms += done.value.asked_ms
+        if keep:
+            self._kept = self._keep(done.value.seen, some)
+        return done.value.value
+
+    def decode(self, image: image_pb2.Image) -> NDArray[np.uint8]:
+        """The picture of a request."""
+        return self._decode(self._open(image), lambda pixels: pixels)
+
+    def ask(
+        self,
+        question: Callable[[], T],
+        words: Vocabulary | None = None,
+        *,
+        model: ServedModel | None = None,
+    ) -> T:
+        """Run a question on the model's thread.
+
+        Args:
+            question: Asks.
+            words: What it asks with, if anything: new words are encoded before, a few at a time, while others
+                have their turns.
+            model: Whom it asks; None: the call's model.
+        """
+        if words is not None:
+            self._learn(model or self.model, words)
+        done = self._wait(self._engine.worker.ask(question, self._terms))
+        self.timing.classify_ms += done.run_ms
+        return done.value
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Time what is left of an answer when the model's thread is done with it."""
+        self._check()
+        started = time.monotonic()
+        yield
+        self.timing.postprocess_ms += 1e3 * (time.monotonic() - started)
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Time the writing of the answer."""
+        self._check()
+        started = time.monotonic()
+        yield
+        self.timing.encode_ms += 1e3 * (time.monotonic() - started)
+
+    def info(self, words: Vocabulary | None = None, *, truncated: bool = False) -> results_pb2.ResultInfo:
+        """What the reply says about itself; call it last."""
+        self.timing.total_ms = 1e3 * (time.monotonic() - self._started)
+        info = results_pb2.ResultInfo(
+            request_id=self._request_id,
+            model=self._engine.models.info(self.model),
+            timing=self.timing,
+            truncated=truncated,
+            warnings=self.warnings,
+        )
+        if self._image is not None:
+            info.image.CopyFrom(_image_info(self._image, self._size, self._kept))
+        if words is not None:
+            name, digest = words.name, words.content_hash
+            info.vocabulary.CopyFrom(vocabulary_pb2.VocabularyInfo(name=name, content_hash=digest))
+        return info
+
+    # Any: each model takes its own kind of pictures.
+    def _prepare(self, image: image_pb2.Image, trunks: Sequence[Sequence[ServedModel]]) -> list[Any]:
+        """The picture decoded, and ready for each trunk."""
+        picture = self._open(image)
+        self._check_wait(picture, trunks[0])
+        return self._decode(picture, partial(_prepared, [some[0] for some in trunks]))
+
+    def _open(self, image: image_pb2.Image) -> Picture:
+        """Look at the header, and take room for the pixels."""
+        self._check()
+        if image.WhichOneof("source") == "shared_memory":
+            check_local(self._context, "image.shared_memory")
+            image = self._engine.shared_memory.image(image, caller().name)
+        picture = open_picture(image, self._engine.config.max_pixels)
+        self._ticket.take(pixels=picture.pixels)
+        self._image, self._size = image, picture.size
+        return picture
+
+    def _check_wait(self, picture: Picture, models: Sequence[ServedModel]) -> None:
+        """Refuse a picture now that would have to wait for too long."""
+        engine, terms = self._engine, self._terms
+        height, width = models[0].preprocessing.geometry(picture.size).padded
+        wait_s = engine.decoders.wait_s(terms, pixels=picture.pixels)
+        wait_s += engine.worker.wait_s(terms, pixels=height * width)
+        engine.admission.check_wait(wait_s, terms.deadline_s - time.monotonic(), engine.config.max_queue_s)
+
+    def _decode(self, picture: Picture, then: Callable[[NDArray[np.uint8]], T]) -> T:
+        """Decode a picture, and go on with its pixels, among the decoders."""
+
+        def work() -> tuple[T, float]:
+            started = time.monotonic()
+            pixels = picture.decode()
+            spent_ms = 1e3 * (time.monotonic() - started)
+            return then(pixels), spent_ms
+
+        decoders = self._engine.decoders
+        self._check()
+        done = decoders.do_at_once(work, pixels=picture.pixels)
+        if done is None:
+            done = self._wait(decoders.submit(work, self._terms, pixels=picture.pixels))
+        value, spent_ms = done.value
+        self.timing.decode_ms += spent_ms
+        return value
+
+    def _look(self, models: Sequence[ServedModel], picture: ServedPicture, *, keep_look: bool) -> Seen:
+        worker = self._engine.worker
+        done = self._wait(worker.encode(models, picture, self._terms, keep_look=keep_look))
+        self._note_look(done.value, done.batch_size)
+        return done.value
+
+    def _note_look(self, seen: Seen, batch_size: int) -> None:
+        timing = self.timing
+        timing.batch_size = max(timing.batch_size, batch_size)
+        timing.backbone_passes += 1
+        spent = seen.scenes[0].timing
+        timing.preprocess_ms += spent.get("preprocess", 0.0)
+        timing.trunk_ms += spent.get("backbone", 0.0)
+        timing.head_ms += sum(scene.timing.get("head", 0.0) for scene in seen.scenes)
+
+    def _keep(self, seen: Seen, models: Sequence[ServedModel]) -> KeptScene | None:
+        kept = self._engine.kept.keep(seen.scenes[0], models[0], client=self._terms.client, look=seen.look)
+        if kept is None:
+            limit = self._engine.config.max_kept_bytes
+            self.warnings.append(
+                f"the image is not kept: {seen.scenes[0].nbytes} bytes where {limit} may be kept in all"
+            )
+            return None
+        for model, scene in zip(models[1:], seen.scenes[1:], strict=True):
+            self._engine.kept.add(kept.image_id, model, scene)
+        return kept
+
+    def _recall(self, image: image_pb2.Image, models: Sequence[ServedModel]) -> list[ServedScene]:
+        kept = self._engine.kept.get(image.image_id, self._terms.client)
+        self._image, self._size, self._kept = image, kept.scene.size, kept
+        return [kept.seen_by(model) or self._seen_again(kept, model) for model in models]
+
+    def _seen_again(self, kept: KeptScene, model: ServedModel) -> ServedScene:
+        """What a model makes of an image that was kept for another on its backbone."""
+        if kept.look is None or kept.model.trunk != model.trunk:
+            raise InvalidParameter(
+                "This image was encoded for another model",
+                field="model",
+                expected=kept.model.name,
+                got=model.name,
+                mend="Ask that model, or send the picture",
+            )
+        look = kept.look
+        done = self._wait(self._engine.worker.ask(lambda: model.scenes([look])[0], self._terms))
+        self.timing.head_ms += done.run_ms
+        self._engine.kept.add(kept.image_id, model, done.value)
+        return done.value
+
+    def _learn(self, model: ServedModel, words: Vocabulary) -> None:
+        steps = model.learn(words)
+        if steps is not None:
+            done = self._wait(self._engine.worker.learn(steps, self._terms))
+            self.timing.classify_ms += done.run_ms
+
+    def _wait(self, future: Future[Done[T]]) -> Done[T]:
+        """Wait for a stage; leave it to itself as soon as the caller has left or its time is up."""
+        future.add_done_callback(self._rouse)
+        try:
+            while not future.done():
+                self._check()
+                self._wake.acquire(timeout=max(0.0, self._terms.deadline_s - time.monotonic()))
+            done = future.result()
+        except CancelledError:
+            raise CallCancelled from None
+        except (CallCancelled, DeadlineExceeded):
+            future.cancel()
+            raise
+        self.timing.queue_ms += done.queue_ms
+        return done
+
+    def _check(self) -> None:
+        """Go on only if somebody waits for the answer."""
+        if self._left:
+            raise CallCancelled
+        if time.monotonic() >= self._terms.deadline_s:
+            raise DeadlineExceeded("The answer was not ready in time", mend="Allow more time")
+
+    def _leave(self) -> None:
+        """Called by gRPC, from another thread, when the call ends in whatever way."""
+        self._left = True
+        self._rouse()
+
+    def _rouse(self, future: object = None) -> None:
+        """Something has happened: the thread that waits shall look."""
+        with suppress(RuntimeError):  # told already
+            self._wake.release()
+
+
+def _by_trunk(models: Sequence[ServedModel]) -> list[list[ServedModel]]:
+    """Each model once, those of one trunk together."""
+    trunks: dict[str, list[ServedModel]] = {}
+    for model in dict.fromkeys(models):
+        trunks.setdefault(model.trunk, []).append(model)
+    return list(trunks.values())
+
+
+def _teaches(question: Asking[Any]) -> bool:
+    """Whether it asks with words that its model must encode before."""
+    return question.words is not None and question.model.learn(question.words) is not None
+
+
+# Any: each model takes its own kind of pictures.
+def _prepared(models: Sequence[ServedModel], pixels: NDArray[np.uint8]) -> list[Any]:
+    return [model.prepare(pixels) for model in models]
+
+
+def _image_info(image: image_pb2.Image, size: tuple[int, int], kept: KeptScene | None) -> image_pb2.ImageInfo:
+    height, width = size
+    info = image_pb2.ImageInfo(width=width, height=height, frame_id=image.frame_id)
+    if image.HasField("capture_time"):
+        info.capture_time.CopyFrom(image.capture_time)
+    if kept is not None:
+        info.image_id = kept.image_id
+        left_s = kept.expires_s - time.monotonic()
+        info.expire_time.FromNanoseconds(time.time_ns() + int(1e9 * left_s))
+    return info
