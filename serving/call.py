@@ -1,8 +1,8 @@
 """One call on its way: from a picture on the wire to an answered question.
 
 It goes through its stages in the thread gRPC gave it, and waits there for the few threads that decode and
-for the one of the models. Before each stage it looks whether its caller is still there and has time left. When
-its caller leaves it ends at once, wherever it is: what waits in a queue is taken out.
+for the one of the models. Before each stage it looks whether its caller is still there and has time left.
+When its caller leaves it ends at once, wherever it is: what waits in a queue is taken out.
 """
 
 from __future__ import annotations
