@@ -63,6 +63,7 @@ def sitting(recipe: Any) -> Iterator[World]:
             yield world
         finally:
             torch.use_deterministic_algorithms(deterministic)
+            torch.set_flush_denormal(False)  # of the whole thread: what comes after may count on them
 
 
 def _describe(recipe: Any, world: World) -> None:
