@@ -71,6 +71,8 @@ class SceneCrops:
         sizes: least and largest side, in pixels of the canvas, of what is named; a frozen CLIP with a pyramid
             never has to name much larger things.
         tiles: sides of a mosaic's tiles in pixels, and how often they are drawn.
+        colour_share: share of the things that are tinted; more than in the scenes that are judged, since the
+            colours of a thing are learnt long before its shape.
         first: step of item 0.
         count: steps to go.
     """
@@ -84,6 +86,7 @@ class SceneCrops:
     factors: tuple[float, float] = (0.4, 1.75)
     sizes: tuple[float, float] = (24.0, 100.0)
     tiles: tuple[tuple[int, float], ...] = ((64, 0.8), (96, 0.2))
+    colour_share: float = 0.55
     first: int = 0
     count: int
 
@@ -104,7 +107,7 @@ class SceneCrops:
         crops = _Crops(side=side)
         for k in range(scenic):
             if k % _VIEWS == 0:
-                scene, found = _scene(rng)
+                scene, found = _scene(rng, self.colour_share)
             canvas, seen = self._view(rng, scene, found, side)
             crops.add(canvas, seen)
         mosaics = MosaicSampler(
@@ -114,6 +117,7 @@ class SceneCrops:
             canvas=side,
             tile_sizes=((_drawn(rng, self.tiles), 1.0),),
             negatives=1,
+            colour_share=self.colour_share,
             seed=self.seed,
         )
         for canvas, found in _mosaics(rng, mosaics.batch(step), side):
@@ -136,7 +140,12 @@ class SceneCrops:
 
     def _native(self, step: int, count: int) -> CropBatch:
         sampler = MosaicSampler(
-            cells=count, native_size=self.native_size, native_share=1.0, negatives=1, seed=self.seed
+            cells=count,
+            native_size=self.native_size,
+            native_share=1.0,
+            negatives=1,
+            colour_share=self.colour_share,
+            seed=self.seed,
         )
         batch = sampler.batch(step)
         whole = np.array([0, 0, self.native_size, self.native_size], np.float32)
@@ -202,9 +211,9 @@ def _shaken(rng: np.random.Generator, boxes: NDArray[np.float32], side: int) -> 
     return shaken
 
 
-def _scene(rng: np.random.Generator) -> tuple[NDArray[np.uint8], list[_Crop]]:
+def _scene(rng: np.random.Generator, colour_share: float) -> tuple[NDArray[np.uint8], list[_Crop]]:
     """A scene and what can be said of its parts."""
-    sample = scenes.render_scene(rng, (_SCENE, _SCENE), count=_CROWD)
+    sample = scenes.render_scene(rng, (_SCENE, _SCENE), count=_CROWD, colour_probability=colour_share)
     return sample.image, [*_thing_crops(sample), *_stuff_crops(rng, sample)]
 
 

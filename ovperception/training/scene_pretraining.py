@@ -49,6 +49,7 @@ class ScenePretraining:
         loop: how the loop goes about it.
         megapixels: pixels of a step.
         native_share: share of the steps that see native crops alone.
+        colour_share: share of the things that are tinted.
         frozen_stages: how many of stem, layer1, ... layer4 stay as they are.
         settled: share of the run after which the statistics of the norms stay as they are.
         roi_weight, dense_weight, colour_weight, spread_weight: of the further losses; the first, by mask,
@@ -67,6 +68,7 @@ class ScenePretraining:
     loop: LoopSettings = field(default_factory=LoopSettings)
     megapixels: float = 1.0
     native_share: float = 0.15
+    colour_share: float = 0.55
     frozen_stages: int = 2
     settled: float = 0.8
     roi_weight: float = 0.5
@@ -113,6 +115,7 @@ def pretrain_on_scenes(recipe: ScenePretraining) -> Path:
             megapixels=recipe.megapixels,
             native_size=model.visual.image_size,
             native_share=recipe.native_share,
+            colour_share=recipe.colour_share,
             count=recipe.schedule.steps,
         )
         run.run(crops, _losses(recipe, run, model, backbone.tokenizer), workers=recipe.workers)

@@ -80,11 +80,22 @@ def test_half_of_the_boxes_are_drawn_roughly_and_none_leaves_the_canvas() -> Non
 
 
 def test_a_thing_of_a_scene_is_where_its_crop_says() -> None:
-    scene, crops = _scene(np.random.Generator(np.random.PCG64(5)))
+    scene, crops = _scene(np.random.Generator(np.random.PCG64(5)), 0.3)
     assert scene.shape == (480, 480, 3)
     again = scenes.render_scene(np.random.Generator(np.random.PCG64(5)), (480, 480), count=(10, 26))
     seen = {(s.category_id, s.box) for s in again.things if s.area >= 0.35 * _area(s.box)}
     assert {(c.category, c.box) for c in crops if c.category <= THINGS} == seen
+
+
+@pytest.mark.parametrize("native_share", [0.0, 1.0])
+def test_things_are_tinted_as_often_as_was_asked(native_share: float) -> None:
+    for share in (0.0, 1.0):
+        batch = SceneCrops(
+            seed=0, megapixels=0.2, native_size=64, native_share=native_share, colour_share=share, count=1
+        )[0]
+        tinted = batch.colours[batch.classes < THINGS] >= 0
+        assert tinted.size > 0
+        assert (tinted == bool(share)).all()
 
 
 def test_native_crops_are_their_own_canvas() -> None:
