@@ -25,12 +25,12 @@ from ovperception.vocabulary import Vocabulary
 from serving.admission import Ticket
 from serving.fairness import Priority
 from serving.jobs import Done, Terms
+from serving.model_jobs import Seen
 from serving.models import ServedModel, ServedPicture, ServedScene
 from serving.pictures import Picture, open_picture
 from serving.scenes import KeptScene
 from serving.security import caller
 from serving.shared_memory import check_local
-from serving.worker import Seen
 
 if TYPE_CHECKING:
     from serving.engine import Engine

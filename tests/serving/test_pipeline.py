@@ -252,8 +252,8 @@ def test_an_interactive_call_goes_before_bulk(start):
     _wait_for(lambda: engine.worker.depths()["images"] == 6)
     _, human = _in_threads([lambda: call("human", "interactive")])
     _wait_for(lambda: engine.worker.depths()["images"] == 7)
-    taken, take = [], engine.worker._take
-    engine.worker._take = lambda: taken.append(take()) or taken[-1]
+    taken, take = [], engine.worker._turns.take
+    engine.worker._turns.take = lambda: taken.append(take()) or taken[-1]
     model.release()
     for some in (first, *bulk, *human):
         some.result(10)
@@ -261,8 +261,8 @@ def test_an_interactive_call_goes_before_bulk(start):
 
 
 def test_who_was_looked_at_is_answered_before_the_next_batch(start, monkeypatch):
-    monkeypatch.setattr("serving.worker._LONGEST_HANDOVER_S", 5.0)
-    monkeypatch.setattr("serving.worker._HANDOVER_SHARE", 1e6)
+    monkeypatch.setattr("serving.turns._LONGEST_HANDOVER_S", 5.0)
+    monkeypatch.setattr("serving.turns._HANDOVER_SHARE", 1e6)
     model = FakeModel()
     engine = start(model, max_batch=2)
     order, look = [], model.look
@@ -346,8 +346,8 @@ def test_words_are_learned_before_a_question_that_came_along(start):
 
 
 def test_callers_who_come_back_at_once_share_a_pass(start, monkeypatch):
-    monkeypatch.setattr("serving.worker._LONGEST_GATHER_S", 1.0)
-    monkeypatch.setattr("serving.worker._GATHER_SHARE", 1e6)
+    monkeypatch.setattr("serving.gathering._LONGEST_GATHER_S", 1.0)
+    monkeypatch.setattr("serving.gathering._GATHER_SHARE", 1e6)
     model = FakeModel()
     engine = start(model)
 
@@ -365,8 +365,8 @@ def test_callers_who_come_back_at_once_share_a_pass(start, monkeypatch):
 
 
 def test_it_does_not_wait_for_long_for_those_who_do_not_come_back(start, monkeypatch):
-    monkeypatch.setattr("serving.worker._LONGEST_GATHER_S", 0.2)
-    monkeypatch.setattr("serving.worker._GATHER_SHARE", 1e6)
+    monkeypatch.setattr("serving.gathering._LONGEST_GATHER_S", 0.2)
+    monkeypatch.setattr("serving.gathering._GATHER_SHARE", 1e6)
     model = FakeModel()
     engine = start(model)
     for _ in range(4):
@@ -374,7 +374,7 @@ def test_it_does_not_wait_for_long_for_those_who_do_not_come_back(start, monkeyp
         model.release()
         for call in calls:
             call.result(10)
-    assert engine.worker._patience < 1
+    assert engine.worker._turns._gathering.patience < 1
 
 
 def test_an_unknown_priority_is_refused(start):
@@ -584,7 +584,7 @@ def test_new_words_let_others_pass(start):
             return call.ask(lambda: order.append("asked"), many)
 
     _, (slow,) = _in_threads([learn])
-    _wait_for(lambda: engine.worker._taught)
+    _wait_for(lambda: engine.worker._turns._taught)
     look = model.look
     model.look = lambda pictures: order.append("look") or look(pictures)
     _, quick = _in_threads([lambda: _see(engine, model)] * 2)

@@ -366,7 +366,7 @@ def test_what_waits_is_dropped_when_its_caller_leaves(serve, connect, model):
     assert model.busy.wait(10)
     before = len(model.batches)
     waiting = [stub.DetectObjects.future(_detect()) for _ in range(5)]
-    _wait_for(lambda: len(server._engine.worker._images) == 5)
+    _wait_for(lambda: len(server._engine.worker._turns._images) == 5)
     for call in waiting:
         call.cancel()
     _wait_for(lambda: server._engine.admission._used["requests"] == 1)
@@ -407,18 +407,18 @@ def test_a_question_goes_before_waiting_images(serve, connect, model):
     small = PICTURE[:8]  # of another network size, so that it is no part of the first batch
     threads.append(threading.Thread(target=ask, args=("image", lambda: connect(server).encode(small))))
     threads[1].start()
-    _wait_for(lambda: len(server._engine.worker._images) == 1)
+    _wait_for(lambda: len(server._engine.worker._turns._images) == 1)
     threads.append(threading.Thread(target=ask, args=("question", lambda: scene.detect(["cat"]))))
     threads[2].start()
-    _wait_for(lambda: len(server._engine.worker._questions) == 1)
+    _wait_for(lambda: len(server._engine.worker._turns._questions) == 1)
     taken = []
-    take = server._engine.worker._take
-    server._engine.worker._take = lambda: taken.append(take()) or taken[-1]
+    take = server._engine.worker._turns.take
+    server._engine.worker._turns.take = lambda: taken.append(take()) or taken[-1]
     model.release()
     for thread in threads:
         thread.join(20)
     kinds = [type(work).__name__ for work in taken if work]
-    assert kinds == ["_Question", "list"]
+    assert kinds == ["QuestionJob", "list"]
 
 
 def test_too_large_a_message(serve, connect):
