@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,22 +20,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ovperception.backbones import build_open_clip, from_open_clip, load_backbone
+from ovperception.assembly import build_backbone, build_heads
 from ovperception.backbones.base import BackboneSpec
 from ovperception.backbones.clip import ClipBackbone, weights_digest
 from ovperception.bundle import Bundle, ModelCard, read_bundle
 from ovperception.catalogue import locate
-from ovperception.errors import (
-    InvalidCheckpoint,
-    InvalidParameter,
-    InvalidVocabulary,
-    ResourceExhausted,
-    Unsupported,
-)
-from ovperception.head import Head, RegionHead, Task
+from ovperception.errors import InvalidParameter, InvalidVocabulary
+from ovperception.head import Head, Task
+from ovperception.head_choice import choose_head
 from ovperception.images import Geometry, load_image
 from ovperception.looks import Look, Prepared
-from ovperception.plugins import head_factory
+from ovperception.passes import in_passes
 from ovperception.preprocess import Preprocessing
 from ovperception.scene import Scene, Words
 from ovperception.text import TextClassifier, TextEncoder
@@ -120,9 +115,9 @@ class Model:
             InvalidCheckpoint: weights are missing, left over or misshaped.
             UnknownHead: a head's package is not installed.
         """
-        backbone = _build_backbone(bundle)
-        built = {h.name: _build_head(bundle, h.name, h.config, backbone.spec) for h in bundle.card.heads}
-        return cls(bundle.card, backbone, built, Preprocessing.from_dict(bundle.card.preprocessing))
+        backbone = build_backbone(bundle)
+        heads = build_heads(bundle, backbone.spec)
+        return cls(bundle.card, backbone, heads, Preprocessing.from_dict(bundle.card.preprocessing))
 
     @property
     def name(self) -> str:
@@ -207,13 +202,7 @@ class Model:
         Raises:
             ResourceExhausted: the device has no memory for one image of this size.
         """
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            groups.setdefault(picture.geometry.padded, []).append(index)
-        looks: dict[int, Look] = {}
-        for members in groups.values():
-            looks.update(zip(members, self._look([pictures[i] for i in members]), strict=True))
-        return [looks[i] for i in range(len(pictures))]
+        return in_passes(pictures, self._look, alike=lambda picture: picture.geometry.padded)
 
     def scenes(self, looks: Sequence[Look]) -> list[Scene]:
         """Let the heads see what a backbone saw: this model's, or that of another of the same `trunk`.
@@ -221,13 +210,7 @@ class Model:
         Raises:
             ResourceExhausted: as for `look`.
         """
-        passes: dict[int, list[int]] = {}
-        for index, look in enumerate(looks):
-            passes.setdefault(id(look.features), []).append(index)
-        scenes: dict[int, Scene] = {}
-        for members in passes.values():
-            scenes.update(zip(members, self._scenes([looks[i] for i in members]), strict=True))
-        return [scenes[i] for i in range(len(looks))]
+        return in_passes(looks, self._scenes, alike=lambda look: id(look.features))
 
     @property
     def trunk(self) -> str:
@@ -265,19 +248,8 @@ class Model:
     def _cell(self) -> int:
         return max((stage.stride for stage in self.backbone.trunk.stages.values()), default=1)
 
-    def _look(self, pictures: Sequence[Prepared]) -> list[Look]:
-        """One pass; two of half the size, if it finds no memory."""
-        try:
-            return self._look_once(pictures)
-        except torch.OutOfMemoryError as error:
-            if len(pictures) == 1:
-                raise _too_large(pictures[0].geometry) from error
-        # Outside the handler, so that what the failed pass held is free again.
-        half = len(pictures) // 2
-        return self._look(pictures[:half]) + self._look(pictures[half:])
-
     @torch.inference_mode()
-    def _look_once(self, pictures: Sequence[Prepared]) -> list[Look]:
+    def _look(self, pictures: Sequence[Prepared]) -> list[Look]:
         begun = self._now()
         features = self.backbone.features(torch.stack([p.pixels for p in pictures]).to(self.device))
         spent_ms = 1e3 * (self._now() - begun) / len(pictures)
@@ -291,18 +263,9 @@ class Model:
             for index, picture in enumerate(pictures)
         ]
 
+    @torch.inference_mode()
     def _scenes(self, looks: Sequence[Look]) -> list[Scene]:
         """The scenes of looks of one pass."""
-        try:
-            return self._scenes_once(looks)
-        except torch.OutOfMemoryError as error:
-            if len(looks) == 1:
-                raise _too_large(looks[0].geometry) from error
-        half = len(looks) // 2
-        return self._scenes(looks[:half]) + self._scenes(looks[half:])
-
-    @torch.inference_mode()
-    def _scenes_once(self, looks: Sequence[Look]) -> list[Scene]:
         count, features = len(looks), looks[0].features
         begun = self._now()
         rows = [look.index for look in looks]
@@ -414,106 +377,4 @@ class Model:
         Raises:
             Unsupported: none does, or none without boxes, or none with them.
         """
-        able = [(name, cast("Head", head)) for name, head in self.heads.items()]
-        able = [(name, head) for name, head in able if task in head.tasks]
-        if not able:
-            raise Unsupported(
-                f"Model {self.name!r} cannot answer {task!r}",
-                field="task",
-                expected=" or ".join(sorted(self.tasks)),
-                got=task,
-            )
-        for name, head in able:
-            if isinstance(head, RegionHead) if given_boxes else _finds_by_itself(head):
-                return name, head
-        if given_boxes:
-            raise Unsupported(
-                f"No head of model {self.name!r} classifies given boxes",
-                field="boxes",
-                mend="Leave them out, or ask a model with a region head, such as regionclip",
-            )
-        raise Unsupported(
-            f"Model {self.name!r} finds no boxes by itself",
-            field="boxes",
-            expected="the boxes to classify",
-            mend="Give boxes, or ask a model with proposals",
-        )
-
-
-def _too_large(geometry: Geometry) -> ResourceExhausted:
-    return ResourceExhausted(
-        "No memory for an image of this size",
-        got=f"network input {geometry.padded}",
-        mend="Send a smaller image, or lower the model's longest_edge",
-    )
-
-
-def _finds_by_itself(head: Head) -> bool:
-    return not isinstance(head, RegionHead) or head.proposes
-
-
-def _build_backbone(bundle: Bundle) -> ClipBackbone:
-    card = bundle.card.backbone
-    if card.lender:
-        backbone = _borrowed(bundle)
-    elif not card.included:
-        backbone = load_backbone(card.name)
-    else:
-        state = bundle.part("backbone")
-        if card.config is None:
-            backbone = load_backbone(card.name.partition("/")[0])
-            _load_strictly(backbone.model, state, "backbone")
-        else:
-            model, tokenizer = build_open_clip(card.config)
-            _load_strictly(model, state, "backbone")
-            backbone = from_open_clip(model, card.name, tokenizer=tokenizer, config=card.config)
-    if card.digest and not card.included and card.digest != backbone.spec.digest:
-        raise InvalidCheckpoint(
-            "The backbone is not the one the heads were trained on",
-            field="backbone",
-            expected=f"weights of digest {card.digest[:16]}…",
-            got=f"{backbone.spec.digest[:16]}…" + (f" in {card.lender!r}" if card.lender else ""),
-            mend="Train or convert the bundle again on the backbone that is here now" if card.lender else "",
-        )
-    return backbone
-
-
-def _borrowed(bundle: Bundle) -> ClipBackbone:
-    card = bundle.card.backbone
-    lender = read_bundle(locate(card.lender))
-    if not lender.card.backbone.included:
-        raise InvalidCheckpoint(
-            f"{bundle.card.name!r} borrows its backbone from {card.lender!r}, which holds none itself",
-            field="backbone",
-            expected="a bundle with the weights of its backbone",
-            got=lender.card.backbone.name,
-        )
-    return _build_backbone(lender)
-
-
-def _build_head(bundle: Bundle, name: str, settings: Mapping[str, Any], spec: BackboneSpec) -> nn.Module:
-    head = head_factory(name).from_settings(settings, spec)
-    _load_strictly(head, bundle.part(f"head.{name}"), f"head.{name}")
-    return head
-
-
-def _load_strictly(module: nn.Module, state: Mapping[str, Tensor], part: str) -> None:
-    """Load weights in the module's own dtype; every key and shape must fit."""
-    wanted = module.state_dict()
-    missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    shaped = [
-        f"{key} {tuple(state[key].shape)}, not {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if missing or extra or shaped:
-        parts = {"missing": missing, "unexpected": extra, "misshaped": shaped}
-        listed = "; ".join(f"{kind}: {', '.join(keys[:10])}" for kind, keys in parts.items() if keys)
-        raise InvalidCheckpoint(
-            f"The weights of {part} do not fit its card",
-            field=part,
-            expected=f"{len(wanted)} tensors",
-            got=listed,
-            mend="Convert or train the bundle again",
-        )
-    module.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()})
+        return choose_head(self.name, self.heads, task, given_boxes=given_boxes)
