@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ovperception.client.async_calls import AsyncCalls
 from ovperception.client.async_scene import AsyncRemoteScene
 from ovperception.client.async_stream import AsyncStream
-from ovperception.client.connection import TLS, Connection, closed
-from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
+from ovperception.client.connection import TLS, Connection
+from ovperception.client.dialogue import models, server_info
 from ovperception.client.frames import Frames, Policy
 from ovperception.client.handles import Words
 from ovperception.client.perceptions import MaskEncoding, Output, Perception, output_messages
-from ovperception.client.pictures import Transport, check_transport, picture_message
-from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
-from ovperception.client.retries import Reconnects, Retries
+from ovperception.client.pictures import Pictures, Transport
+from ovperception.client.questions import Questions
+from ovperception.client.remote_image import RemoteImage
+from ovperception.client.replies import ModelCard, Reply, ServerInfo
+from ovperception.client.retries import Reconnects
 from ovperception.client.scaling import Size, fit
 from ovperception.client.shared_memory import SharedMemory, create_request
 from ovperception.client.vocabularies import AsyncVocabularies
 from ovperception.errors import OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.v1 import image_pb2, model_service_pb2, perceive_pb2, shared_memory_service_pb2
-from ovperception.v1 import perception_service_pb2 as pb
-from ovperception.v1.model_service_pb2_grpc import ModelServiceStub
-from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
-from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
-from ovperception.v1.vocabulary_service_pb2_grpc import VocabularyServiceStub
+from ovperception.v1 import image_pb2, shared_memory_service_pb2
 
 if TYPE_CHECKING:
     from ovperception.client.pictures import Source
@@ -87,23 +83,12 @@ class AsyncClient:
             timeout_s=timeout_s,
             max_message_bytes=max_message_bytes,
         )
-        check_transport(transport)
         self.address = address
         self.model = model or ""
-        self._transport: Transport = transport
         self.questions = Questions(self.model, max_pixels, mask_encoding)
-        self._retries = Retries()
+        self.pictures = Pictures(transport, local=self.connection.local, max_bytes=max_message_bytes)
         self._channel = self.connection.async_channel()
-        # `Any`: the stubs' types are those of threads.
-        self._perception: Any = PerceptionServiceStub(self._channel)  # type: ignore[arg-type]
-        self._models: Any = ModelServiceStub(self._channel)  # type: ignore[arg-type]
-        self._shared: Any = SharedMemoryServiceStub(self._channel)  # type: ignore[arg-type]
-        self._stubs: Mapping[str, Any] = {
-            "perception": self._perception,
-            "vocabularies": VocabularyServiceStub(self._channel),  # type: ignore[arg-type]
-        }
-        self._server_pixels: int | None = None
-        self._last: Reply | None = None
+        self.calls = AsyncCalls(self.connection, self._channel)
 
     async def detect(
         self,
@@ -159,11 +144,11 @@ class AsyncClient:
 
     async def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
-        return await self.run(self.questions.embed_text(texts))
+        return await self.calls.run(self.questions.embed_text(texts))
 
     async def embed_image(self, image: Source) -> NDArray[np.float32]:
         """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
-        return await self.run(self.questions.embed_image(RemoteImage(await self._picture(image))))
+        return await self.calls.run(self.questions.embed_image(RemoteImage(await self._picture(image))))
 
     async def perceive(
         self,
@@ -174,7 +159,7 @@ class AsyncClient:
     ) -> list[Perception | OVPError]:
         """Several outputs of each of several images; see `Client.perceive`."""
         pictures = [await self._picture(image) for image in images]
-        return await self.run(self.questions.perceive(pictures, words, outputs))
+        return await self.calls.run(self.questions.perceive(pictures, words, outputs))
 
     def stream(
         self,
@@ -188,7 +173,7 @@ class AsyncClient:
     ) -> AsyncStream:
         """Ask the same about frame after frame; see `AsyncStream`, and `Client.stream` for what it takes."""
         frames = Frames(
-            self.questions,
+            self.questions.handles,
             words,
             output_messages(outputs),
             model=self.model,
@@ -201,7 +186,8 @@ class AsyncClient:
     @asynccontextmanager
     async def shared_memory(self, slot_bytes: int, *, slots: int = 4) -> AsyncIterator[SharedMemory]:
         """Memory that a server on this machine shares; see `Client.shared_memory`."""
-        region = await self.call(self._shared.CreateSharedMemory, create_request(slot_bytes, slots))
+        service = self.calls.services["shared_memory"]
+        region = await self.call(service.CreateSharedMemory, create_request(slot_bytes, slots))
         memory = None
         try:
             memory = await asyncio.to_thread(SharedMemory, region, slots)
@@ -211,41 +197,40 @@ class AsyncClient:
                 memory.close()
             with suppress(OVPError):  # a server that is gone has none
                 gone = shared_memory_service_pb2.DeleteSharedMemoryRequest(region=region.region)
-                await self.call(self._shared.DeleteSharedMemory, gone)
+                await self.call(service.DeleteSharedMemory, gone)
 
     @property
     def vocabularies(self) -> AsyncVocabularies:
         """The vocabularies that the server keeps by name."""
-        return AsyncVocabularies(self)
+        return AsyncVocabularies(self.calls)
 
     async def scene(self, image: Source) -> AsyncRemoteScene:
         """An image to ask one question about: it is sent with each, and the server keeps nothing."""
-        return AsyncRemoteScene(self, self.questions, RemoteImage(await self._picture(image)))
+        return AsyncRemoteScene(self.calls, self.questions, RemoteImage(await self._picture(image)))
 
     async def encode(self, image: Source) -> AsyncRemoteScene:
         """Encode an image once, to ask many questions about it."""
         remote = RemoteImage(await self._picture(image))
-        await self.run(self.questions.encode(remote))
-        return AsyncRemoteScene(self, self.questions, remote)
+        await self.calls.run(self.questions.encode(remote))
+        return AsyncRemoteScene(self.calls, self.questions, remote)
 
     async def server_info(self) -> ServerInfo:
         """What the server serves, and its limits."""
-        return read_server_info(await self.call(self._perception.GetServerInfo, pb.GetServerInfoRequest()))
+        return await self.calls.run(server_info())
 
     async def models(self) -> tuple[ModelCard, ...]:
         """The models the server has loaded; the first is its default."""
-        reply = await self.call(self._models.ListModels, model_service_pb2.ListModelsRequest())
-        return tuple(map(read_model, reply.models))
+        return await self.calls.run(models())
 
     @property
     def last_reply(self) -> Reply | None:
         """What came with the latest answer, whichever task asked."""
-        return self._last
+        return self.calls.last_reply
 
     @property
     def last_timing(self) -> Mapping[str, float]:
         """Milliseconds of the latest answer, by stage; ``round_trip`` as measured here."""
-        return self._last.timing if self._last else {}
+        return self.last_reply.timing if self.last_reply else {}
 
     async def close(self) -> None:
         """End the connection; calls under way are cancelled."""
@@ -259,76 +244,18 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def run(self, dialogue: Dialogue[T]) -> T:
-        """Carry a dialogue to its end, and remember what the last reply told of itself.
-
-        Raises:
-            OVPError: Of the class that the server raised.
-        """
-        try:
-            ask = next(dialogue)
-            while True:
-                started = time.perf_counter()
-                try:
-                    method = getattr(self._stubs[ask.service], ask.method)
-                    reply = await self.call(method, ask.request)
-                except OVPError as error:
-                    ask = dialogue.throw(error)
-                    continue
-                if hasattr(reply, "info"):
-                    self._last = read_reply(reply.info, 1e3 * (time.perf_counter() - started))
-                ask = dialogue.send(reply)
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
-
     async def call(self, method: Callable[..., Any], request: object) -> Any:
         """Call any method of the service, and again where that may help and there is time.
 
         Raises:
             OVPError: Of the class that the server raised.
         """
-        deadline_s = time.monotonic() + self.connection.timeout_s
-        attempt = 0
-        while True:
-            attempt += 1
-            left_s = deadline_s - time.monotonic()
-            try:
-                reply = await method(request, timeout=max(left_s, 1e-3), metadata=self.connection.metadata)
-            except grpc.aio.AioRpcError as error:
-                ours = self.explain(error)
-            except grpc.aio.UsageError:
-                raise closed() from None
-            else:
-                self._retries.success()
-                return reply
-            wait_s = self._retries.delay_s(ours, attempt, deadline_s - time.monotonic())
-            if wait_s is None:
-                raise ours
-            await asyncio.sleep(wait_s)
-
-    def open_stream(self, requests: AsyncIterator[perceive_pb2.StreamPerceiveRequest]) -> Any:
-        """A call that carries a stream."""
-        return self._perception.StreamPerceive(requests, metadata=self.connection.metadata)
-
-    def explain(self, error: grpc.aio.AioRpcError) -> OVPError:
-        """The error a call ended with, as ours."""
-        connected = self._channel.get_state() == grpc.ChannelConnectivity.READY
-        return self.connection.explain(error, connected=connected)
+        return await self.calls.call(method, request)
 
     async def fitting(self, image: Source) -> tuple[image_pb2.Image, Size | None]:
         """An image as a stream sends it, and the size that answers are brought to, if it is sent smaller."""
         picture = await self._picture(image)
-        if self.questions.max_pixels is None and self._server_pixels is None:
-            with suppress(OVPError):  # a stream waits for a server that is gone
-                self._server_pixels = (await self.server_info()).max_pixels
-        return await asyncio.to_thread(fit, picture, self.questions.max_pixels or self._server_pixels)
+        return await asyncio.to_thread(fit, picture, await self.calls.run(self.questions.most_pixels()))
 
     async def _picture(self, image: Source) -> image_pb2.Image:
-        return await asyncio.to_thread(
-            picture_message,
-            image,
-            self._transport,
-            local=self.connection.local,
-            max_bytes=self.connection.max_message_bytes,
-        )
+        return await asyncio.to_thread(self.pictures.message, image)

@@ -125,7 +125,7 @@ class AsyncStream:
             except grpc.aio.AioRpcError as error:
                 if self._closed:
                     raise StopAsyncIteration from None
-                await self._again(self._client.explain(error))
+                await self._again(self._client.calls.explain(error))
                 continue
             except asyncio.CancelledError:
                 if self._closed and not _task_is_cancelled():
@@ -165,7 +165,7 @@ class AsyncStream:
         """Connect with what has no reply, unless there is a connection."""
         if self._call is None:
             first, unsent = self._frames.begin()
-            self._call = self._client.open_stream(self._requests(first, unsent))
+            self._call = self._client.calls.open_stream(self._requests(first, unsent))
 
     async def _requests(
         self, first: pb.StreamPerceiveRequest, unsent: deque[pb.StreamPerceiveRequest]

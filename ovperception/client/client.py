@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ovperception.client.connection import TLS, Connection, closed
-from ovperception.client.dialogue import Dialogue, Questions, RemoteImage
+from ovperception.client.calls import Calls
+from ovperception.client.connection import TLS, Connection
+from ovperception.client.dialogue import models, server_info
 from ovperception.client.frames import Frames, Policy
 from ovperception.client.handles import Words
 from ovperception.client.perceptions import MaskEncoding, Output, Perception, output_messages
-from ovperception.client.pictures import Transport, check_transport, picture_message
+from ovperception.client.pictures import Pictures, Transport
+from ovperception.client.questions import Questions
+from ovperception.client.remote_image import RemoteImage
 from ovperception.client.remote_scene import RemoteScene
-from ovperception.client.replies import ModelCard, Reply, ServerInfo, read_model, read_reply, read_server_info
-from ovperception.client.retries import Reconnects, Retries
+from ovperception.client.replies import ModelCard, Reply, ServerInfo
+from ovperception.client.retries import Reconnects
 from ovperception.client.scaling import Size, fit
 from ovperception.client.shared_memory import SharedMemory, create_request
 from ovperception.client.stream import Stream
 from ovperception.client.vocabularies import Vocabularies
 from ovperception.errors import OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-from ovperception.v1 import image_pb2, model_service_pb2, shared_memory_service_pb2
-from ovperception.v1 import perception_service_pb2 as pb
-from ovperception.v1.model_service_pb2_grpc import ModelServiceStub
-from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
-from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
-from ovperception.v1.vocabulary_service_pb2_grpc import VocabularyServiceStub
+from ovperception.v1 import image_pb2, shared_memory_service_pb2
 
 if TYPE_CHECKING:
     from ovperception.client.pictures import Source
@@ -91,21 +86,12 @@ class Client:
             timeout_s=timeout_s,
             max_message_bytes=max_message_bytes,
         )
-        check_transport(transport)
         self.address = address
         self.model = model or ""
-        self._transport: Transport = transport
         self.questions = Questions(self.model, max_pixels, mask_encoding)
-        self.retries = Retries()
+        self.pictures = Pictures(transport, local=self.connection.local, max_bytes=max_message_bytes)
         self._channel = self.connection.channel()
-        self.perception = PerceptionServiceStub(self._channel)
-        self._models = ModelServiceStub(self._channel)
-        self._stubs = {
-            "perception": self.perception,
-            "vocabularies": VocabularyServiceStub(self._channel),
-        }
-        self._server_pixels: int | None = None
-        self._last = threading.local()
+        self.calls = Calls(self.connection, self._channel)
 
     def detect(
         self,
@@ -159,11 +145,11 @@ class Client:
 
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(T, D) vectors of unit length; see `ovperception.Model.embed_text`."""
-        return self.run(self.questions.embed_text(texts))
+        return self.calls.run(self.questions.embed_text(texts))
 
     def embed_image(self, image: Source) -> NDArray[np.float32]:
         """(D,) vector of a whole image; see `ovperception.Model.embed_image`."""
-        return self.run(self.questions.embed_image(RemoteImage(self.picture(image))))
+        return self.calls.run(self.questions.embed_image(RemoteImage(self.pictures.message(image))))
 
     def perceive(
         self,
@@ -182,8 +168,8 @@ class Client:
         Returns:
             One for each image, in order: the answers, or the error of an image that failed.
         """
-        pictures = [self.picture(image) for image in images]
-        return self.run(self.questions.perceive(pictures, words, outputs))
+        pictures = [self.pictures.message(image) for image in images]
+        return self.calls.run(self.questions.perceive(pictures, words, outputs))
 
     def stream(
         self,
@@ -207,7 +193,7 @@ class Client:
             reconnect_s: How long to go on connecting to a server that is gone.
         """
         frames = Frames(
-            self.questions,
+            self.questions.handles,
             words,
             output_messages(outputs),
             model=self.model,
@@ -229,8 +215,8 @@ class Client:
             Unsupported: This client is not connected by ``unix:PATH``.
             ResourceExhausted: The server has no room for it.
         """
-        stub = SharedMemoryServiceStub(self._channel)
-        region = self.call(stub.CreateSharedMemory, create_request(slot_bytes, slots))
+        service = self.calls.services["shared_memory"]
+        region = self.call(service.CreateSharedMemory, create_request(slot_bytes, slots))
         memory = None
         try:
             memory = SharedMemory(region, slots)
@@ -240,36 +226,35 @@ class Client:
                 memory.close()
             with suppress(OVPError):  # a server that is gone has none
                 gone = shared_memory_service_pb2.DeleteSharedMemoryRequest(region=region.region)
-                self.call(stub.DeleteSharedMemory, gone)
+                self.call(service.DeleteSharedMemory, gone)
 
     @property
     def vocabularies(self) -> Vocabularies:
         """The vocabularies that the server keeps by name."""
-        return Vocabularies(self)
+        return Vocabularies(self.calls)
 
     def scene(self, image: Source) -> RemoteScene:
         """An image to ask one question about: it is sent with each, and the server keeps nothing."""
-        return RemoteScene(self, self.questions, RemoteImage(self.picture(image)))
+        return RemoteScene(self.calls, self.questions, RemoteImage(self.pictures.message(image)))
 
     def encode(self, image: Source) -> RemoteScene:
         """Encode an image once, to ask many questions about it."""
-        remote = RemoteImage(self.picture(image))
-        self.run(self.questions.encode(remote))
-        return RemoteScene(self, self.questions, remote)
+        remote = RemoteImage(self.pictures.message(image))
+        self.calls.run(self.questions.encode(remote))
+        return RemoteScene(self.calls, self.questions, remote)
 
     def server_info(self) -> ServerInfo:
         """What the server serves, and its limits."""
-        return read_server_info(self.call(self.perception.GetServerInfo, pb.GetServerInfoRequest()))
+        return self.calls.run(server_info())
 
     def models(self) -> tuple[ModelCard, ...]:
         """The models the server has loaded; the first is its default."""
-        reply = self.call(self._models.ListModels, model_service_pb2.ListModelsRequest())
-        return tuple(map(read_model, reply.models))
+        return self.calls.run(models())
 
     @property
     def last_reply(self) -> Reply | None:
         """What came with the last answer in this thread."""
-        return getattr(self._last, "reply", None)
+        return self.calls.last_reply
 
     @property
     def last_timing(self) -> Mapping[str, float]:
@@ -288,76 +273,15 @@ class Client:
     ) -> None:
         self.close()
 
-    def run(self, dialogue: Dialogue[T]) -> T:
-        """Carry a dialogue to its end, and remember what the last reply told of itself.
-
-        Raises:
-            OVPError: Of the class that the server raised.
-        """
-        try:
-            ask = next(dialogue)
-            while True:
-                started = time.perf_counter()
-                try:
-                    reply = self.call(getattr(self._stubs[ask.service], ask.method), ask.request)
-                except OVPError as error:
-                    ask = dialogue.throw(error)
-                    continue
-                if hasattr(reply, "info"):
-                    self._last.reply = read_reply(reply.info, 1e3 * (time.perf_counter() - started))
-                ask = dialogue.send(reply)
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
-
     def call(self, method: Callable[..., R], request: object) -> R:
         """Call any method of the service, and again where that may help and there is time.
 
         Raises:
             OVPError: Of the class that the server raised.
         """
-        deadline_s = time.monotonic() + self.connection.timeout_s
-        attempt = 0
-        while True:
-            attempt += 1
-            left_s = deadline_s - time.monotonic()
-            try:
-                reply = method(request, timeout=max(left_s, 1e-3), metadata=self.connection.metadata)
-            except grpc.RpcError as error:
-                ours = self.explain(error)
-            except ValueError as error:
-                if "closed channel" not in str(error):
-                    raise
-                raise closed() from None
-            else:
-                self.retries.success()
-                return reply
-            wait_s = self.retries.delay_s(ours, attempt, deadline_s - time.monotonic())
-            if wait_s is None:
-                raise ours
-            time.sleep(wait_s)
+        return self.calls.call(method, request)
 
     def fitting(self, image: Source) -> tuple[image_pb2.Image, Size | None]:
         """An image as a stream sends it, and the size that answers are brought to, if it is sent smaller."""
-        picture = self.picture(image)
-        if self.questions.max_pixels is None and self._server_pixels is None:
-            with suppress(OVPError):  # a stream waits for a server that is gone
-                self._server_pixels = self.server_info().max_pixels
-        return fit(picture, self.questions.max_pixels or self._server_pixels)
-
-    def picture(self, image: Source) -> image_pb2.Image:
-        """An image as it is sent."""
-        limit = self.connection.max_message_bytes
-        return picture_message(image, self._transport, local=self.connection.local, max_bytes=limit)
-
-    def explain(self, error: Any) -> OVPError:
-        """The error a call ended with, as ours."""
-        late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        return self.connection.explain(error, connected=not late or self._connected())
-
-    def _connected(self) -> bool:
-        try:
-            grpc.channel_ready_future(self._channel).result(timeout=0.1)
-        except grpc.FutureTimeoutError:
-            return False
-        return True
+        picture = self.pictures.message(image)
+        return fit(picture, self.calls.run(self.questions.most_pixels()))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ovperception.client import scaling
-from ovperception.client.dialogue import Questions, restored
-from ovperception.client.handles import StoredVocabulary, Words, as_words
+from ovperception.client.handles import Handles, NamedWords, StoredVocabulary, Words, as_words
 from ovperception.client.perceptions import Perception, read_failure, read_perception
 from ovperception.errors import InvalidParameter, OVPError, Unavailable, VocabularyNotFound
 from ovperception.v1 import image_pb2
@@ -58,7 +57,7 @@ class Frames:
     """The frames of one stream. Not thread-safe: its owner sees to that.
 
     Args:
-        questions: The client's; knows the handles of words.
+        handles: The client's: which words the server keeps.
         words: What is asked with; None where no output needs any.
         outputs: What is asked about each frame.
         model: Whom.
@@ -72,7 +71,7 @@ class Frames:
 
     def __init__(
         self,
-        questions: Questions,
+        handles: Handles,
         words: Words | None,
         outputs: Sequence[pb.PerceiveOutput],
         *,
@@ -82,7 +81,7 @@ class Frames:
         frame_timeout_s: float | None,
     ) -> None:
         _check(policy, max_in_flight)
-        self._handles = questions.handles
+        self._handles = handles
         self._words = None if words is None else as_words(words)  # of the oldest frame without a reply
         self._config = pb.StreamConfig(
             model=model,
@@ -98,7 +97,7 @@ class Frames:
         self._unanswered: deque[_Unanswered] = deque()  # replies come in this order
         self.unsent: deque[pb.StreamPerceiveRequest] = deque()
         self._accepted = False
-        self._key, self._by_handle = "", False  # of the configuration's words
+        self._named: NamedWords | None = None  # the configuration's words
 
     @property
     def waiting(self) -> bool:
@@ -129,7 +128,7 @@ class Frames:
     def change(self, words: Words) -> int:
         """Put other words among what is to be sent; the number of the first frame they are for."""
         given = as_words(words)
-        spec = self._handles.spec(given, in_full=True)[0]
+        spec = self._handles.name(given, in_full=True).spec
         sequence = self._sequence + 1
         update = pb.StreamUpdate(from_sequence=sequence, vocabulary=spec)
         request = pb.StreamPerceiveRequest(update=update)
@@ -140,20 +139,18 @@ class Frames:
         """For a new connection: its first message, and what to send then, which goes on being filled."""
         config = pb.StreamConfig()
         config.CopyFrom(self._config)
-        self._by_handle = False
         if self._words is not None:
-            spec, self._key = self._handles.spec(self._words)
-            config.vocabulary.CopyFrom(spec)
-            self._by_handle = bool(self._key) and spec.WhichOneof("value") == "name"
+            self._named = self._handles.name(self._words)
+            config.vocabulary.CopyFrom(self._named.spec)
         self._accepted = False
         self.unsent = deque(entry.request for entry in self._unanswered)
         return pb.StreamPerceiveRequest(config=config), self.unsent
 
     def forgotten(self, error: OVPError) -> bool:
         """Whether a connection ended because the server has forgotten the words, which then go in full."""
-        if not (isinstance(error, VocabularyNotFound) and self._by_handle):
+        if self._named is None or not (isinstance(error, VocabularyNotFound) and self._named.by_handle):
             return False
-        self._handles.forget(self._key)
+        self._handles.forget(self._named.key)
         return True
 
     def take(self, message: pb.StreamPerceiveResponse) -> StreamReply | None:
@@ -166,7 +163,8 @@ class Frames:
         if not self._accepted:
             self._accepted = True
             self._credit = message.accepted.max_in_flight
-            self._handles.learn(self._key, message.accepted.vocabulary.handle)
+            if self._named is not None:
+                self._handles.learn(self._named.key, message.accepted.vocabulary.handle)
             return None
         failure = read_failure(message.error) if message.WhichOneof("message") == "error" else None
         if isinstance(failure, Unavailable):
@@ -193,7 +191,7 @@ def _reply(entry: _Unanswered, message: pb.StreamPerceiveResponse, failure: OVPE
         return StreamReply(sequence=sequence, dropped=reason)
     found = read_perception(message.result, 1e3 * (_now() - entry.sent_s))
     if entry.size is not None:
-        found = restored(found, entry.size)
+        found = found.restored(entry.size)
     return StreamReply(sequence=sequence, perception=found)
 
 

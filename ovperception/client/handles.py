@@ -11,7 +11,7 @@ from ovperception.v1.vocabulary_pb2 import VocabularySpec
 from ovperception.vocabulary import Vocabulary
 from ovperception.wire import vocabulary_message
 
-__all__ = ["Handles", "StoredVocabulary", "Words", "as_words"]
+__all__ = ["Handles", "NamedWords", "StoredVocabulary", "Words", "as_words"]
 
 _MOST = 64
 
@@ -49,6 +49,24 @@ def as_words(words: Words) -> Vocabulary | StoredVocabulary:
     return words if isinstance(words, Vocabulary | StoredVocabulary) else Vocabulary.from_words(words)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedWords:
+    """Words as a request names them.
+
+    Attributes:
+        spec: What goes into the request.
+        key: What `Handles.learn` and `Handles.forget` call them; empty if the caller keeps them by name.
+    """
+
+    spec: VocabularySpec
+    key: str
+
+    @property
+    def by_handle(self) -> bool:
+        """Whether the server must remember them."""
+        return bool(self.key) and self.spec.WhichOneof("value") == "name"
+
+
 class Handles:
     """What the server said about the words it was sent. Safe to use from several threads."""
 
@@ -57,8 +75,8 @@ class Handles:
         self._handles: dict[str, str] = {}  # by content
         self._lock = threading.Lock()
 
-    def spec(self, words: Words, *, in_full: bool = False) -> tuple[VocabularySpec, str]:
-        """Words as a request names them, and what `learn` and `forget` call them; empty if they cannot.
+    def name(self, words: Words, *, in_full: bool = False) -> NamedWords:
+        """Words as a request names them.
 
         Args:
             words: The classes.
@@ -69,13 +87,13 @@ class Handles:
         """
         vocabulary = as_words(words)
         if isinstance(vocabulary, StoredVocabulary):
-            return VocabularySpec(name=vocabulary.name), ""
+            return NamedWords(VocabularySpec(name=vocabulary.name), "")
         # The name is no part of the content, and is echoed.
         key = f"{vocabulary.content_hash} {vocabulary.name}"
         with self._lock:
             handle = self._handles.get(key)
             if handle is not None and not in_full:
-                return VocabularySpec(name=handle), key
+                return NamedWords(VocabularySpec(name=handle), key)
             # A stream asks with the same words for every frame.
             known = self._specs.get(key)
         if known is None:
@@ -85,7 +103,7 @@ class Handles:
                 while len(self._specs) > _MOST:
                     dropped, _ = self._specs.popitem(last=False)
                     self._handles.pop(dropped, None)
-        return known, key
+        return NamedWords(known, key)
 
     def learn(self, key: str, handle: str) -> None:
         """The server keeps words under a handle."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from google.rpc.status_pb2 import Status
 from numpy.typing import NDArray
 
+from ovperception.client import scaling
 from ovperception.client.replies import Reply, read_reply
 from ovperception.errors import InvalidParameter, OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
@@ -148,6 +149,11 @@ class Perception:
     def heatmap(self) -> NDArray[np.float32]:
         """The first answer that is a heat map."""
         return self._first(np.ndarray)
+
+    def restored(self, size: scaling.Size) -> Perception:
+        """The same answers about a picture of (height, width) `size`."""
+        answers = tuple(scaling.restore(answer, size) for answer in self.answers)
+        return replace(self, reply=replace(self.reply, size=size), answers=answers)
 
     def _first(self, kind: type[T]) -> T:
         for answer in self.answers:

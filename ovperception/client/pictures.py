@@ -19,13 +19,43 @@ if TYPE_CHECKING:
 
     Source = ImageSource | SharedPicture
 
-__all__ = ["TRANSPORTS", "Transport", "check_transport", "picture_message"]
+__all__ = ["TRANSPORTS", "Pictures", "Transport", "picture_message"]
 
 Transport = Literal["auto", "raw", "png", "jpeg"]
 TRANSPORTS: tuple[Transport, ...] = ("auto", "raw", "png", "jpeg")
 # Below this size compressing costs more than it saves on any network.
 _ALWAYS_RAW = 2**18
 _JPEG_QUALITY = 95
+
+
+class Pictures:
+    """How one client sends pictures.
+
+    Args:
+        transport: How pixels go.
+        local: Whether the server is on this machine.
+        max_bytes: What fits into a message.
+
+    Raises:
+        InvalidParameter: There is no such transport.
+    """
+
+    def __init__(self, transport: Transport, *, local: bool, max_bytes: int) -> None:
+        if transport not in TRANSPORTS:
+            raise InvalidParameter(
+                "No such transport", field="transport", expected=" or ".join(TRANSPORTS), got=transport
+            )
+        self._transport: Transport = transport
+        self._local = local
+        self._max_bytes = max_bytes
+
+    def message(self, source: Source) -> image_pb2.Image:
+        """A picture as it is sent.
+
+        Raises:
+            InvalidImage, MissingFile: It is no picture, or there is no such file.
+        """
+        return picture_message(source, self._transport, local=self._local, max_bytes=self._max_bytes)
 
 
 def picture_message(source: Source, transport: Transport, *, local: bool, max_bytes: int) -> image_pb2.Image:
@@ -60,14 +90,6 @@ def picture_message(source: Source, transport: Transport, *, local: bool, max_by
             data=pixels.tobytes(), width=width, height=height, format=image_pb2.PIXEL_FORMAT_RGB8
         )
     )
-
-
-def check_transport(transport: str) -> None:
-    """Refuse what is none of `TRANSPORTS`."""
-    if transport not in TRANSPORTS:
-        raise InvalidParameter(
-            "No such transport", field="transport", expected=" or ".join(TRANSPORTS), got=transport
-        )
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ovperception.client.dialogue import Questions, RemoteImage
+from ovperception.client.calls import Calls
 from ovperception.client.handles import Words
+from ovperception.client.questions import Questions
+from ovperception.client.remote_image import RemoteImage
 from ovperception.structures import Detections, PanopticMap, SemanticMap
-
-if TYPE_CHECKING:
-    from ovperception.client.client import Client
 
 __all__ = ["RemoteScene"]
 
@@ -25,8 +24,8 @@ class RemoteScene:
     picture again by itself. Safe to use from several threads.
     """
 
-    def __init__(self, client: Client, questions: Questions, image: RemoteImage) -> None:
-        self._client = client
+    def __init__(self, calls: Calls, questions: Questions, image: RemoteImage) -> None:
+        self._calls = calls
         self._questions = questions
         self._image = image
 
@@ -51,7 +50,7 @@ class RemoteScene:
         masks: bool = True,
     ) -> Detections:
         """The objects that `words` name; see `ovperception.Scene.detect`."""
-        return self._client.run(
+        return self._calls.run(
             self._questions.detect(
                 self._image,
                 words,
@@ -77,25 +76,25 @@ class RemoteScene:
             score_threshold: Pixels that score less stay undecided; None means the model's own.
             scores: Whether to fetch every pixel's score too: four bytes a pixel before compression.
         """
-        return self._client.run(
+        return self._calls.run(
             self._questions.semantic(self._image, words, score_threshold=score_threshold, scores=scores)
         )
 
     def panoptic(self, words: Words, *, score_threshold: float | None = None) -> PanopticMap:
         """A segment per pixel; see `ovperception.Scene.panoptic`."""
-        return self._client.run(self._questions.panoptic(self._image, words, score_threshold=score_threshold))
+        return self._calls.run(self._questions.panoptic(self._image, words, score_threshold=score_threshold))
 
     def heatmap(self, text: str) -> NDArray[np.float32]:
         """(H, W): how well each pixel fits `text`; see `ovperception.Scene.heatmap`."""
-        return self._client.run(self._questions.heatmap(self._image, text))
+        return self._calls.run(self._questions.heatmap(self._image, text))
 
     def embed_regions(self, boxes: ArrayLike) -> NDArray[np.float32]:
         """(N, D): one vector per (N, 4) xyxy box; see `ovperception.Scene.embed_regions`."""
-        return self._client.run(self._questions.embed_regions(self._image, boxes))
+        return self._calls.run(self._questions.embed_regions(self._image, boxes))
 
     def close(self) -> None:
         """Let the server forget the image; without it the server does so by itself in a while."""
-        self._client.run(self._questions.forget(self._image))
+        self._calls.run(self._questions.forget(self._image))
 
     def __enter__(self) -> Self:
         return self

@@ -123,7 +123,7 @@ class Stream:
             except grpc.RpcError as error:
                 if self._closed:
                     raise StopIteration from None
-                self._again(self._client.explain(error))
+                self._again(self._client.calls.explain(error))
                 continue
             reply = self._take(message)
             if reply is not None:
@@ -153,8 +153,7 @@ class Stream:
         with self._change:
             first, unsent = self._frames.begin()
             self._change.notify_all()
-        metadata = self._client.connection.metadata
-        self._call = self._client.perception.StreamPerceive(self._requests(first, unsent), metadata=metadata)
+        self._call = self._client.calls.open_stream(self._requests(first, unsent))
 
     def _requests(
         self, first: pb.StreamPerceiveRequest, unsent: deque[pb.StreamPerceiveRequest]

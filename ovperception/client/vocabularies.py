@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ovperception.client.async_calls import AsyncCalls
+from ovperception.client.calls import Calls
 from ovperception.client.dialogue import Ask, Dialogue
 from ovperception.client.handles import StoredVocabulary
 from ovperception.v1 import vocabulary_pb2
 from ovperception.v1 import vocabulary_service_pb2 as pb
 from ovperception.vocabulary import Vocabulary
 from ovperception.wire import read_vocabulary, vocabulary_message
-
-if TYPE_CHECKING:
-    from ovperception.client.async_client import AsyncClient
-    from ovperception.client.client import Client
 
 __all__ = ["AsyncVocabularies", "Vocabularies"]
 
@@ -29,8 +27,8 @@ class Vocabularies:
     client.detect(frame, kitchen)
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     def create(
         self, words: Sequence[str] | Vocabulary, *, name: str = "", display_name: str = "", ttl_s: float = 0
@@ -46,7 +44,7 @@ class Vocabularies:
         Raises:
             OVPError: It cannot be, or there is one of this name already.
         """
-        return self._client.run(_create(words, name, display_name, ttl_s))
+        return self._calls.run(_create(words, name, display_name, ttl_s))
 
     def get(self, name: str) -> StoredVocabulary:
         """One with its words, by name, or a built-in one.
@@ -54,11 +52,11 @@ class Vocabularies:
         Raises:
             UnknownVocabulary: There is none.
         """
-        return self._client.run(_get(name))
+        return self._calls.run(_get(name))
 
     def list(self) -> tuple[StoredVocabulary, ...]:
         """All that the server keeps for this caller, without their words."""
-        return self._client.run(_list())
+        return self._calls.run(_list())
 
     def update(
         self,
@@ -79,7 +77,7 @@ class Vocabularies:
         Raises:
             OVPError: There is none, or it was changed since.
         """
-        return self._client.run(_update(stored, words, display_name, ttl_s))
+        return self._calls.run(_update(stored, words, display_name, ttl_s))
 
     def delete(self, stored: StoredVocabulary | str) -> None:
         """Forget one.
@@ -87,28 +85,28 @@ class Vocabularies:
         Raises:
             OVPError: There is none, or it was changed since it was read.
         """
-        self._client.run(_delete(stored))
+        self._calls.run(_delete(stored))
 
 
 class AsyncVocabularies:
     """Makes, reads and changes them, awaited. `AsyncClient.vocabularies`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, calls: AsyncCalls) -> None:
+        self._calls = calls
 
     async def create(
         self, words: Sequence[str] | Vocabulary, *, name: str = "", display_name: str = "", ttl_s: float = 0
     ) -> StoredVocabulary:
         """Keep words on the server; see `Vocabularies.create`."""
-        return await self._client.run(_create(words, name, display_name, ttl_s))
+        return await self._calls.run(_create(words, name, display_name, ttl_s))
 
     async def get(self, name: str) -> StoredVocabulary:
         """One with its words; see `Vocabularies.get`."""
-        return await self._client.run(_get(name))
+        return await self._calls.run(_get(name))
 
     async def list(self) -> tuple[StoredVocabulary, ...]:
         """All that the server keeps for this caller, without their words."""
-        return await self._client.run(_list())
+        return await self._calls.run(_list())
 
     async def update(
         self,
@@ -119,11 +117,11 @@ class AsyncVocabularies:
         ttl_s: float | None = None,
     ) -> StoredVocabulary:
         """Change one; see `Vocabularies.update`."""
-        return await self._client.run(_update(stored, words, display_name, ttl_s))
+        return await self._calls.run(_update(stored, words, display_name, ttl_s))
 
     async def delete(self, stored: StoredVocabulary | str) -> None:
         """Forget one; see `Vocabularies.delete`."""
-        await self._client.run(_delete(stored))
+        await self._calls.run(_delete(stored))
 
 
 def _create(

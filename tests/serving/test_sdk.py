@@ -37,14 +37,14 @@ WORDS = ["cat", "dog|hound"]
 def sent(client):
     """The vocabularies of the requests that `client` sends, as they are named."""
     seen = []
-    call = client.call
+    call = client.calls.call
 
     def note(method, request):
         if hasattr(request, "vocabulary"):
             seen.append(request.vocabulary.WhichOneof("value"))
         return call(method, request)
 
-    client.call = note
+    client.calls.call = note
     return seen
 
 
