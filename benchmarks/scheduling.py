@@ -40,10 +40,10 @@ from ovperception.errors import DeadlineExceeded, ResourceExhausted
 from ovperception.structures import Detections
 from ovperception.v1.image_pb2 import Image
 from ovperception.vocabulary import Vocabulary
-from serving.call import CallCancelled
 from serving.config import ServerConfig
 from serving.engine import Engine
 from serving.models import ModelSet, ServedModel, ServedScene
+from serving.presence import CallCancelled
 from serving.stub_model import StubModel
 
 CLIENTS = 16

@@ -7,11 +7,9 @@ When its caller leaves it ends at once, wherever it is: what waits in a queue is
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -19,30 +17,25 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from ovperception.errors import DeadlineExceeded, InvalidParameter
+from ovperception.errors import InvalidParameter
 from ovperception.v1 import image_pb2, results_pb2, vocabulary_pb2
 from ovperception.vocabulary import Vocabulary
 from serving.admission import Ticket
 from serving.fairness import Priority
-from serving.jobs import Done, Terms
+from serving.intake import Intake
+from serving.jobs import Terms
 from serving.model_jobs import Seen
 from serving.models import ServedModel, ServedPicture, ServedScene
-from serving.pictures import Picture, open_picture
+from serving.presence import Presence
 from serving.scenes import KeptScene
-from serving.security import caller
-from serving.shared_memory import check_local
 
 if TYPE_CHECKING:
     from serving.engine import Engine
 
-__all__ = ["Asking", "Call", "CallCancelled"]
+__all__ = ["Asking", "Call"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-class CallCancelled(Exception):
-    """The caller has left; nobody reads the answer."""
 
 
 class Asking(Protocol[T_co]):
@@ -83,24 +76,15 @@ class Call:
         self.warnings: list[str] = []
         self._engine = engine
         self._request_id = request_id
-        self._ticket = ticket
-        self._context = context
         self._started = time.monotonic()
-        left = cast(
-            "float | None", context.time_remaining()
-        )  # its type stub forgets calls without a deadline
+        # Its type stub forgets calls without a deadline.
+        left = cast("float | None", context.time_remaining())
         limit = engine.config.max_wait_s
         deadline_s = self._started + (limit if left is None else min(left, limit))
         self._terms = Terms(client=client, priority=priority, deadline_s=deadline_s)
-        self._image: image_pb2.Image | None = None
-        self._size = (0, 0)
+        self._presence = Presence(context, deadline_s, self.timing)
+        self._intake = Intake(engine, ticket, self._terms, self._presence, self.timing, context)
         self._kept: KeptScene | None = None
-        self._left = False
-        # Held while nothing has happened; much cheaper to wait for than an event.
-        self._wake = threading.Lock()
-        self._wake.acquire()
-        context.add_callback(self._leave)
-        self._left |= not context.is_active()
 
     def see(self, image: image_pb2.Image, *, keep: bool = False) -> ServedScene:
         """The scene of a request's image: a kept one, or the picture decoded and encoded."""
@@ -122,7 +106,7 @@ class Call:
         if image.WhichOneof("source") == "image_id":
             return self._recall(image, models)
         trunks = _by_trunk(models)
-        prepared = self._prepare(image, trunks)
+        prepared = self._intake.prepare(image, trunks)
         scenes: dict[int, ServedScene] = {}
         for some, ready in zip(trunks, prepared, strict=True):
             wanted = keep and some[0].trunk == models[0].trunk
@@ -157,7 +141,7 @@ class Call:
                 for question, scene in zip(questions, scenes, strict=True)
             ]
         (some,) = trunks
-        (ready,) = self._prepare(image, trunks)
+        (ready,) = self._intake.prepare(image, trunks)
         places = [some.index(model) for model in models]
 
         def ask(seen: Seen) -> list[T]:
@@ -167,7 +151,7 @@ class Call:
 
         keep_look = keep and self._engine.models.share(some[0])
         worker = self._engine.worker
-        done = self._wait(worker.encode_and_ask(some, ready, ask, self._terms, keep_look=keep_look))
+        done = self._presence.wait(worker.encode_and_ask(some, ready, ask, self._terms, keep_look=keep_look))
         self._note_look(done.value.seen, done.batch_size)
         self.timing.classify_ms += done.value.asked_ms
         if keep:
@@ -176,7 +160,7 @@ class Call:
 
     def decode(self, image: image_pb2.Image) -> NDArray[np.uint8]:
         """The picture of a request."""
-        return self._decode(self._open(image), lambda pixels: pixels)
+        return self._intake.decode(image)
 
     def ask(
         self,
@@ -195,14 +179,14 @@ class Call:
         """
         if words is not None:
             self._learn(model or self.model, words)
-        done = self._wait(self._engine.worker.ask(question, self._terms))
+        done = self._presence.wait(self._engine.worker.ask(question, self._terms))
         self.timing.classify_ms += done.run_ms
         return done.value
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
         """Time what is left of an answer when the model's thread is done with it."""
-        self._check()
+        self._presence.check()
         started = time.monotonic()
         yield
         self.timing.postprocess_ms += 1e3 * (time.monotonic() - started)
@@ -210,7 +194,7 @@ class Call:
     @contextmanager
     def encoding(self) -> Iterator[None]:
         """Time the writing of the answer."""
-        self._check()
+        self._presence.check()
         started = time.monotonic()
         yield
         self.timing.encode_ms += 1e3 * (time.monotonic() - started)
@@ -225,60 +209,15 @@ class Call:
             truncated=truncated,
             warnings=self.warnings,
         )
-        if self._image is not None:
-            info.image.CopyFrom(_image_info(self._image, self._size, self._kept))
+        self._intake.tell(info, self._kept)
         if words is not None:
             name, digest = words.name, words.content_hash
             info.vocabulary.CopyFrom(vocabulary_pb2.VocabularyInfo(name=name, content_hash=digest))
         return info
 
-    # Any: each model takes its own kind of pictures.
-    def _prepare(self, image: image_pb2.Image, trunks: Sequence[Sequence[ServedModel]]) -> list[Any]:
-        """The picture decoded, and ready for each trunk."""
-        picture = self._open(image)
-        self._check_wait(picture, trunks[0])
-        return self._decode(picture, partial(_prepared, [some[0] for some in trunks]))
-
-    def _open(self, image: image_pb2.Image) -> Picture:
-        """Look at the header, and take room for the pixels."""
-        self._check()
-        if image.WhichOneof("source") == "shared_memory":
-            check_local(self._context, "image.shared_memory")
-            image = self._engine.shared_memory.image(image, caller().name)
-        picture = open_picture(image, self._engine.config.max_pixels)
-        self._ticket.take(pixels=picture.pixels)
-        self._image, self._size = image, picture.size
-        return picture
-
-    def _check_wait(self, picture: Picture, models: Sequence[ServedModel]) -> None:
-        """Refuse a picture now that would have to wait for too long."""
-        engine, terms = self._engine, self._terms
-        height, width = models[0].preprocessing.geometry(picture.size).padded
-        wait_s = engine.decoders.wait_s(terms, pixels=picture.pixels)
-        wait_s += engine.worker.wait_s(terms, pixels=height * width)
-        engine.admission.check_wait(wait_s, terms.deadline_s - time.monotonic(), engine.config.max_queue_s)
-
-    def _decode(self, picture: Picture, then: Callable[[NDArray[np.uint8]], T]) -> T:
-        """Decode a picture, and go on with its pixels, among the decoders."""
-
-        def work() -> tuple[T, float]:
-            started = time.monotonic()
-            pixels = picture.decode()
-            spent_ms = 1e3 * (time.monotonic() - started)
-            return then(pixels), spent_ms
-
-        decoders = self._engine.decoders
-        self._check()
-        done = decoders.do_at_once(work, pixels=picture.pixels)
-        if done is None:
-            done = self._wait(decoders.submit(work, self._terms, pixels=picture.pixels))
-        value, spent_ms = done.value
-        self.timing.decode_ms += spent_ms
-        return value
-
     def _look(self, models: Sequence[ServedModel], picture: ServedPicture, *, keep_look: bool) -> Seen:
         worker = self._engine.worker
-        done = self._wait(worker.encode(models, picture, self._terms, keep_look=keep_look))
+        done = self._presence.wait(worker.encode(models, picture, self._terms, keep_look=keep_look))
         self._note_look(done.value, done.batch_size)
         return done.value
 
@@ -305,7 +244,8 @@ class Call:
 
     def _recall(self, image: image_pb2.Image, models: Sequence[ServedModel]) -> list[ServedScene]:
         kept = self._engine.kept.get(image.image_id, self._terms.client)
-        self._image, self._size, self._kept = image, kept.scene.size, kept
+        self._kept = kept
+        self._intake.recall(image, kept)
         return [kept.seen_by(model) or self._seen_again(kept, model) for model in models]
 
     def _seen_again(self, kept: KeptScene, model: ServedModel) -> ServedScene:
@@ -319,7 +259,7 @@ class Call:
                 mend="Ask that model, or send the picture",
             )
         look = kept.look
-        done = self._wait(self._engine.worker.ask(lambda: model.scenes([look])[0], self._terms))
+        done = self._presence.wait(self._engine.worker.ask(lambda: model.scenes([look])[0], self._terms))
         self.timing.head_ms += done.run_ms
         self._engine.kept.add(kept.image_id, model, done.value)
         return done.value
@@ -327,41 +267,8 @@ class Call:
     def _learn(self, model: ServedModel, words: Vocabulary) -> None:
         steps = model.learn(words)
         if steps is not None:
-            done = self._wait(self._engine.worker.learn(steps, self._terms))
+            done = self._presence.wait(self._engine.worker.learn(steps, self._terms))
             self.timing.classify_ms += done.run_ms
-
-    def _wait(self, future: Future[Done[T]]) -> Done[T]:
-        """Wait for a stage; leave it to itself as soon as the caller has left or its time is up."""
-        future.add_done_callback(self._rouse)
-        try:
-            while not future.done():
-                self._check()
-                self._wake.acquire(timeout=max(0.0, self._terms.deadline_s - time.monotonic()))
-            done = future.result()
-        except CancelledError:
-            raise CallCancelled from None
-        except (CallCancelled, DeadlineExceeded):
-            future.cancel()
-            raise
-        self.timing.queue_ms += done.queue_ms
-        return done
-
-    def _check(self) -> None:
-        """Go on only if somebody waits for the answer."""
-        if self._left:
-            raise CallCancelled
-        if time.monotonic() >= self._terms.deadline_s:
-            raise DeadlineExceeded("The answer was not ready in time", mend="Allow more time")
-
-    def _leave(self) -> None:
-        """Called by gRPC, from another thread, when the call ends in whatever way."""
-        self._left = True
-        self._rouse()
-
-    def _rouse(self, future: object = None) -> None:
-        """Something has happened: the thread that waits shall look."""
-        with suppress(RuntimeError):  # told already
-            self._wake.release()
 
 
 def _by_trunk(models: Sequence[ServedModel]) -> list[list[ServedModel]]:
@@ -375,20 +282,3 @@ def _by_trunk(models: Sequence[ServedModel]) -> list[list[ServedModel]]:
 def _teaches(question: Asking[Any]) -> bool:
     """Whether it asks with words that its model must encode before."""
     return question.words is not None and question.model.learn(question.words) is not None
-
-
-# Any: each model takes its own kind of pictures.
-def _prepared(models: Sequence[ServedModel], pixels: NDArray[np.uint8]) -> list[Any]:
-    return [model.prepare(pixels) for model in models]
-
-
-def _image_info(image: image_pb2.Image, size: tuple[int, int], kept: KeptScene | None) -> image_pb2.ImageInfo:
-    height, width = size
-    info = image_pb2.ImageInfo(width=width, height=height, frame_id=image.frame_id)
-    if image.HasField("capture_time"):
-        info.capture_time.CopyFrom(image.capture_time)
-    if kept is not None:
-        info.image_id = kept.image_id
-        left_s = kept.expires_s - time.monotonic()
-        info.expire_time.FromNanoseconds(time.time_ns() + int(1e9 * left_s))
-    return info

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from ovperception.errors import InvalidInput, OVPError
 from ovperception.wire_errors import status_of
-from serving.call import CallCancelled
+from serving.presence import CallCancelled
 from serving.security import Guard
 from serving.telemetry import CallRecord, Observer, infos, server_timing
 

@@ -17,9 +17,10 @@ from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1.image_pb2 import Image
 from ovperception.v1.vocabulary_pb2 import VocabularySpec
 from ovperception.wire_errors import status_of
-from serving.call import Call, CallCancelled
+from serving.call import Call
 from serving.engine import Engine
 from serving.models import ServedModel
+from serving.presence import CallCancelled
 from serving.questions import Question, questions
 from serving.security import caller
 from serving.words import AskedWords, WordReader

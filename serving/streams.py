@@ -29,11 +29,11 @@ from ovperception.errors import (
 )
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1.results_pb2 import ClassInfo
-from serving.call import CallCancelled
 from serving.engine import Engine
 from serving.frame_context import FrameContext
 from serving.jobs import closing
 from serving.perceiving import Asked, Perceiver, answers, failure
+from serving.presence import CallCancelled
 from serving.security import caller
 
 __all__ = ["Streams"]

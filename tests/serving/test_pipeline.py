@@ -26,11 +26,11 @@ from ovperception.v1.perceive_pb2 import DetectOutput
 from ovperception.vocabulary import Vocabulary
 from serving.admission import Admission
 from serving.batch_caps import BatchCaps
-from serving.call import CallCancelled
 from serving.config import ServerConfig
 from serving.engine import Engine
 from serving.jobs import Terms
 from serving.models import ModelSet
+from serving.presence import CallCancelled
 from serving.questions import detection
 from serving.words import AskedWords
 from tests.serving.fake_context import FakeContext
