@@ -97,7 +97,8 @@ def read_content(path: Path) -> Any:
         raise InvalidCheckpoint(
             f"{path.name} cannot be read as weights",
             expected="a complete file of torch.save that holds tensors and plain containers only",
-            got=f"{type(error).__name__}: {error}",
+            # What torch says further is how to have the file's code executed.
+            got=f"{type(error).__name__}: {str(error).partition('. ')[0]}",
             mend="Download it again; a file that needs code to be loaded is refused",
         ) from error
 

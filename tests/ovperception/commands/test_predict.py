@@ -190,15 +190,15 @@ sys.exit(main(["predict", "--help"]))
     [("none", ()), ("", ()), ("tree,house|cottage", ("tree", "house|cottage"))],
 )
 def test_background_is_none_or_words(text: str, expected: tuple[str, ...]) -> None:
-    from ovperception.commands.predict import _background
+    from ovperception.commands.question_words import background_words
 
-    assert _background(text) == expected
+    assert background_words(text) == expected
 
 
 def test_background_may_be_a_builtin_list() -> None:
-    from ovperception.commands.predict import _background
+    from ovperception.commands.question_words import background_words
 
-    words = _background("cityscapes_19")
+    words = background_words("cityscapes_19")
     assert len(words) == 19
     assert any("|" in word for word in words)
 
