@@ -27,7 +27,6 @@ from serving.telemetry import STAGES
 
 __all__ = ["Load", "Sample", "closed_loop", "open_loop", "streams"]
 
-_CHANNELS = 8  # one connection does not carry any number of calls well
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 

@@ -17,7 +17,7 @@ import ovperception
 from ovperception.errors import InvalidParameter, MissingFile
 from serving.bench_load import Sample
 
-__all__ = ["compare", "machine", "read_report", "summary", "table"]
+__all__ = ["FORMAT", "Report", "compare", "machine", "read_report", "summary", "table"]
 
 FORMAT = 1
 _PERCENTILES = (50, 95, 99)

@@ -10,9 +10,8 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 
@@ -20,6 +19,7 @@ import ovperception
 from ovperception.bundle import read_card
 from ovperception.catalogue import locate
 from ovperception.errors import InvalidParameter, OVPError
+from serving import serve_options as options
 from serving.certificate_scopes import CertificateScopes
 from serving.config import ServeConfig
 from serving.logs import AccessLog, set_up_logs
@@ -32,81 +32,40 @@ from serving.tokens import Tokens
 
 __all__ = ["serve"]
 
-_D = ServeConfig()
-
 
 def serve(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Name or bundle; give it again for more. The first is the default."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(envvar="OVP_CONFIG", help="TOML file of settings; flags go over it.")
-    ] = None,
-    check_config: Annotated[
-        bool, typer.Option("--check-config", help="Print the settings, check their files, and end.")
-    ] = False,
-    host: Annotated[str | None, typer.Option(help=f"Address to listen on. [{_D.host}]")] = None,
-    port: Annotated[int | None, typer.Option(help=f"Port; 0 takes a free one. [{_D.port}]")] = None,
-    device: Annotated[str | None, typer.Option(help=f"cpu, cuda, cuda:1. [{_D.device}]")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help=f"Of the backbone: float32, bfloat16, float16. [{_D.dtype}]")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads a model computes with; 0 leaves it to torch. [0]")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain of the server, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="Clients must show a certificate of these authorities, PEM.")
-    ] = None,
-    tokens_file: Annotated[
-        Path | None, typer.Option(help="Callers must bring a token: lines of name:scopes:token.")
-    ] = None,
-    admin_port: Annotated[int | None, typer.Option(help="Port to load and unload models through.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="HTTP port for Prometheus.")] = None,
-    tracing_endpoint: Annotated[
-        str | None, typer.Option(help="OTLP collector for traces: http://localhost:4317.")
-    ] = None,
-    max_classes: Annotated[int | None, typer.Option(help=f"Largest vocabulary. [{_D.max_classes}]")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help=f"Largest image. [{_D.max_pixels}]")] = None,
-    max_requests: Annotated[
-        int | None, typer.Option(help=f"Calls in work or waiting. [{_D.max_requests}]")
-    ] = None,
-    max_batch: Annotated[int | None, typer.Option(help=f"Images in one pass. [{_D.max_batch}]")] = None,
-    keep_bytes: Annotated[
-        int | None, typer.Option(help=f"Bytes of images kept for later questions. [{_D.max_kept_bytes}]")
-    ] = None,
-    keep_seconds: Annotated[
-        float | None, typer.Option(help=f"How long an unused one is kept. [{_D.kept_ttl_s:g}]")
-    ] = None,
-    grace: Annotated[
-        float | None, typer.Option(help=f"Seconds that calls in work get to end. [{_D.grace_s:g}]")
-    ] = None,
-    log_format: Annotated[str | None, typer.Option(help="text, or json: an object a line. [text]")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every call.")] = False,
-    more: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting: NAME=VALUE; give it again for more.")
-    ] = None,
+    model: options.Model = None,
+    config: options.Config = None,
+    check_config: options.CheckConfig = False,
+    host: options.Host = None,
+    port: options.Port = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    threads: options.Threads = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_client_ca: options.TlsClientCa = None,
+    tokens_file: options.TokensFile = None,
+    admin_port: options.AdminPort = None,
+    metrics_port: options.MetricsPort = None,
+    tracing_endpoint: options.TracingEndpoint = None,
+    max_classes: options.MaxClasses = None,
+    max_pixels: options.MaxPixels = None,
+    max_requests: options.MaxRequests = None,
+    max_batch: options.MaxBatch = None,
+    keep_bytes: options.KeepBytes = None,
+    keep_seconds: options.KeepSeconds = None,
+    grace: options.Grace = None,
+    log_format: options.LogFormat = None,
+    verbose: options.Verbose = False,
+    more: options.More = None,
 ) -> None:
     """Serve models over gRPC. SIGTERM or Ctrl-C lets calls in work end; a second one does not.
 
     Every setting can also stand in a file (--config) or in the environment (OVP_PORT, OVP_MAX_BATCH, ...).
     """
-    flags: dict[str, object] = {
-        **_pairs(more or ()),
-        **{name: value for name, value in locals().items() if name in _FLAGS and value is not None},
-    }
-    renamed = {
-        "models": model or None,
-        "max_kept_bytes": keep_bytes,
-        "kept_ttl_s": keep_seconds,
-        "grace_s": grace,
-    }
-    flags |= {name: value for name, value in renamed.items() if value is not None}
-    if verbose:
-        flags["log_level"] = "info"
-    resolved = resolve(flags, file=config)
+    given = {name: value for name, value in locals().items() if value is not None}
+    resolved = resolve(_settings(given), file=config)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for warning in warnings_of(resolved.config):
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
@@ -116,7 +75,26 @@ def serve(
         _run(resolved.config, console)
 
 
-_FLAGS = {field.name for field in fields(ServeConfig)}
+_SETTINGS = {field.name for field in fields(ServeConfig)}
+# Flags with names of their own.
+_RENAMED = {
+    "model": "models",
+    "keep_bytes": "max_kept_bytes",
+    "keep_seconds": "kept_ttl_s",
+    "grace": "grace_s",
+}
+
+
+def _settings(flags: dict[str, Any]) -> dict[str, object]:
+    """The settings that flags stand for; those with a flag of their own go over ``--set``."""
+    settings = _pairs(flags.get("more") or ())
+    for flag, value in flags.items():
+        name = _RENAMED.get(flag, flag)
+        if name in _SETTINGS and value != []:
+            settings[name] = value
+    if flags.get("verbose"):
+        settings["log_level"] = "info"
+    return settings
 
 
 def _pairs(texts: list[str] | tuple[str, ...]) -> dict[str, object]:

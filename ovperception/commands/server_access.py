@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ovperception.errors import MissingFile
 
 if TYPE_CHECKING:
-    from ovperception.client import Client
+    from ovperception.client import TLS, Client
 
 __all__ = ["ServerAccess"]
 
@@ -39,14 +39,27 @@ class ServerAccess:
             MissingFile: The token or a certificate cannot be read.
             InvalidParameter: The address is none, or the token would go over a network in clear.
         """
-        from ovperception.client import TLS, Client
+        from ovperception.client import Client
+
+        return Client(
+            self.address, model=model, timeout_s=self.timeout_s, tls=self.certificates(), token=self.token()
+        )
+
+    def certificates(self) -> TLS | None:
+        """Whom to trust and what to show, for TLS; None where it is not wanted."""
+        from ovperception.client import TLS
 
         authorities, certificate, key = self.shown
-        wanted = self.tls or any(self.shown)
-        tls = TLS(root_certificates=authorities, certificate=certificate, key=key) if wanted else None
-        return Client(self.address, model=model, timeout_s=self.timeout_s, tls=tls, token=self._token())
+        if not (self.tls or any(self.shown)):
+            return None
+        return TLS(root_certificates=authorities, certificate=certificate, key=key)
 
-    def _token(self) -> str:
+    def token(self) -> str:
+        """The bearer token; empty for none.
+
+        Raises:
+            MissingFile: It cannot be read.
+        """
         if self.token_file is None:
             return ""
         try:

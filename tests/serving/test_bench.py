@@ -11,8 +11,9 @@ import pytest
 from ovperception.cli import main
 from ovperception.errors import InvalidParameter, Unavailable
 from serving import Server, ServerConfig
-from serving.bench import Plan, requests_of, run
+from serving.bench import run
 from serving.bench_load import Load, Sample, open_loop
+from serving.bench_plan import Plan, requests_of
 from serving.bench_report import summary
 from serving.stub_model import StubModel, expected_score
 from tests.serving.fake_model import FakeModel

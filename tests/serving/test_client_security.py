@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from ovperception.cli import app
+from ovperception.cli import app, main
 from ovperception.client import TLS, AsyncClient, Client
 from ovperception.errors import InvalidParameter, MissingFile, Unauthenticated, Unavailable
 from ovperception.images import encode_png
@@ -52,6 +52,28 @@ def test_a_client_that_shows_both(guarded, pki, picture):
             stream.send(picture)
             assert next(stream).perception
         assert client.vocabularies.create(["cat"], name="pets").name == "vocabularies/pets"
+
+
+@needs_openssl
+def test_a_load_that_shows_both(guarded, pki, tmp_path, capfd):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    cert, key = map(str, pki["robot"])
+    load = ["bench", "--server", guarded.address, "--duration", "0.2", "--warm-up", "0", "--sizes", "32x24"]
+    shown = ["--tls-ca", str(pki["ca"][0]), "--tls-cert", cert, "--tls-key", key]
+    assert main([*load, *shown, "--token-file", str(token), "--json"]) == 0
+    assert set(json.loads(capfd.readouterr().out)["result"]["codes"]) == {"OK"}
+    assert main([*load, *shown]) == 1  # no token
+    assert "UNAUTHENTICATED" in capfd.readouterr().err
+    assert main([*load, *shown[:2], "--token-file", str(token)]) == 1  # no certificate
+    assert "does not answer" in capfd.readouterr().err
+    assert main([*load, *shown[:4]]) == 2
+    assert "needs its key" in capfd.readouterr().err
+
+
+def test_a_load_of_its_own_needs_no_token(tmp_path, capfd):
+    assert main(["bench", "--tls"]) == 2
+    assert "--server" in capfd.readouterr().err
 
 
 @needs_openssl
