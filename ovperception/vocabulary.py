@@ -6,10 +6,8 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +20,9 @@ from ovperception.datasets.vocabularies import (
     names as builtin_names,
 )
 from ovperception.errors import InvalidVocabulary, MissingFile
+from ovperception.stuff import default_stuff
 from ovperception.templates import resolve_templates
+from ovperception.word_text import MAX_PROMPT_LENGTH, MAX_SYNONYMS, check_text, clean, split_synonyms
 
 __all__ = [
     "MAX_CLASSES",
@@ -35,20 +35,7 @@ __all__ = [
 ]
 
 MAX_CLASSES = 20_000
-MAX_SYNONYMS = 256
 MAX_TEXTS = 100_000
-MAX_PROMPT_LENGTH = 256
-
-_SCENES_STUFF = ("grass", "sky", "water", "sand", "road", "brick", "wood", "snow")
-_COUNTABLE = frozenset(
-    (
-        # things of our scenes
-        *("bridge", "house", "rock", "shower", "tent", "tree", "wave"),
-        # stuff to ADE20K's annotators, single objects to whoever asks for them
-        *("bar", "buffet", "bulbs", "canopy", "conveyer belt", "cradle", "crt screen", "escalator"),
-        *("grandstand", "hovel", "pedestal", "pier", "skyscraper", "tank", "tower", "traffic sign"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +58,11 @@ class VocabularyClass:
 
     def __post_init__(self) -> None:
         where = "vocabulary.classes"
-        _check_text(self.name, where)
+        check_text(self.name, where)
         object.__setattr__(self, "synonyms", tuple(self.synonyms) or (self.name,))
         object.__setattr__(self, "negatives", tuple(self.negatives))
         for text in (*self.synonyms, *self.negatives):
-            _check_text(text, where)
+            check_text(text, where)
         if max(len(self.synonyms), len(self.negatives)) > MAX_SYNONYMS:
             raise InvalidVocabulary(
                 f"Too many synonyms or negatives of {self.name!r}",
@@ -197,7 +184,7 @@ class Vocabulary:
         taken = {text.casefold() for c in self.classes for text in (c.name, *c.synonyms)}
         extra = []
         for index, word in enumerate(words):
-            synonyms = _split(word, index, "vocabulary.background")
+            synonyms = split_synonyms(word, index, "vocabulary.background")
             if taken.isdisjoint(s.casefold() for s in synonyms):
                 taken.update(s.casefold() for s in synonyms)
                 extra.append(VocabularyClass(name=synonyms[0], synonyms=synonyms))
@@ -228,35 +215,10 @@ class Vocabulary:
         Raises:
             InvalidVocabulary: With the path of the offending entry.
         """
-        chosen = None if templates is None else resolve_templates(templates)
         if isinstance(words, Vocabulary):
-            classes = words.classes
-            if stuff is not None:
-                wanted = _stuff_names(stuff, words.names)
-                classes = tuple(replace(c, is_thing=c.name not in wanted) for c in classes)
-            if chosen is None:
-                chosen = words.templates
-            kept = words.background if background is None else tuple(background)
-            return replace(words, classes=classes, templates=chosen, background=kept)
-        if isinstance(words, str | bytes):
-            raise InvalidVocabulary(
-                "One string is not a list of words",
-                field="vocabulary.classes",
-                expected='a list such as ["taxi", "traffic light|stoplight"]',
-                got=repr(words),
-                mend="Put it in a list, or split it at its commas first",
-            )
-        try:
-            entries = list(words)
-        except TypeError:
-            raise InvalidVocabulary(
-                "Words are not a list",
-                field="vocabulary.classes",
-                expected="a list of strings",
-                got=repr(words),
-            ) from None
-        _check_count(len(entries))
-        synonyms = [_split(word, index) for index, word in enumerate(entries)]
+            return words._with(templates=templates, stuff=stuff, background=background)
+        entries = _entries(words)
+        synonyms = [split_synonyms(word, index) for index, word in enumerate(entries)]
         names = [s[0] for s in synonyms]
         wanted = default_stuff() if stuff is None else _stuff_names(stuff, names)
         fold = str.lower if stuff is None else str
@@ -264,8 +226,27 @@ class Vocabulary:
             classes=tuple(
                 VocabularyClass(name=s[0], synonyms=s, is_thing=fold(s[0]) not in wanted) for s in synonyms
             ),
-            templates=chosen,
+            templates=None if templates is None else resolve_templates(templates),
             background=None if background is None else tuple(background),
+        )
+
+    def _with(
+        self,
+        *,
+        templates: str | Sequence[str] | None,
+        stuff: Iterable[str] | None,
+        background: Sequence[str] | None,
+    ) -> Vocabulary:
+        """The same words, and what is said of them here in place of what they say; as for `from_words`."""
+        classes = self.classes
+        if stuff is not None:
+            wanted = _stuff_names(stuff, self.names)
+            classes = tuple(replace(c, is_thing=c.name not in wanted) for c in classes)
+        return replace(
+            self,
+            classes=classes,
+            templates=self.templates if templates is None else resolve_templates(templates),
+            background=self.background if background is None else tuple(background),
         )
 
     @classmethod
@@ -324,33 +305,16 @@ class Vocabulary:
         classes = []
         for index, entry in enumerate(file.classes):
             synonyms = tuple(
-                _clean(s, f"vocabulary.classes[{index}].synonyms[{j}]") for j, s in enumerate(entry.synonyms)
+                clean(s, f"vocabulary.classes[{index}].synonyms[{j}]") for j, s in enumerate(entry.synonyms)
             )
             thing = entry.is_thing
             if thing is None:
                 # LVIS and Objects365 are detection sets: every class is countable.
                 thing = entry.frequency is not None or synonyms[0].lower() not in stuff
-            name = _clean(entry.name, f"vocabulary.classes[{index}]")
+            name = clean(entry.name, f"vocabulary.classes[{index}]")
             classes.append(VocabularyClass(name=name, synonyms=synonyms, is_thing=thing))
         chosen = None if templates is None else resolve_templates(templates)
         return cls(classes=tuple(classes), templates=chosen, name=file.name)
-
-
-@cache
-def default_stuff() -> frozenset[str]:
-    """Lower-case names that are stuff where nobody says otherwise (see `Vocabulary.from_words`)."""
-    stuff, things = set(_SCENES_STUFF), set[str]()
-    for name in ("coco_panoptic_133", "ade20k_150", "cityscapes_19"):
-        for entry in load_vocabulary_file(name).classes:
-            if entry.is_thing:
-                things.update(entry.synonyms)
-            elif name == "ade20k_150":
-                stuff.add(entry.synonyms[0])  # the rest are loose: bar, tank, bill
-            else:
-                stuff.update(entry.synonyms)
-    for entry in load_vocabulary_file("lvis_v1_1203").classes:
-        things.update(entry.synonyms)
-    return frozenset(s.lower() for s in stuff) - frozenset(t.lower() for t in things) - _COUNTABLE
 
 
 def _stuff_names(stuff: Iterable[str], names: Sequence[str]) -> frozenset[str]:
@@ -367,49 +331,31 @@ def _stuff_names(stuff: Iterable[str], names: Sequence[str]) -> frozenset[str]:
     return wanted
 
 
+def _entries(words: Sequence[str]) -> list[str]:
+    """A list of words as a list."""
+    if isinstance(words, str | bytes):
+        raise InvalidVocabulary(
+            "One string is not a list of words",
+            field="vocabulary.classes",
+            expected='a list such as ["taxi", "traffic light|stoplight"]',
+            got=repr(words),
+            mend="Put it in a list, or split it at its commas first",
+        )
+    try:
+        entries = list(words)
+    except TypeError:
+        raise InvalidVocabulary(
+            "Words are not a list",
+            field="vocabulary.classes",
+            expected="a list of strings",
+            got=repr(words),
+        ) from None
+    _check_count(len(entries))
+    return entries
+
+
 def _check_count(count: int) -> None:
     if not 1 <= count <= MAX_CLASSES:
         raise InvalidVocabulary(
             "Bad number of classes", field="vocabulary.classes", expected=f"1 to {MAX_CLASSES}", got=count
-        )
-
-
-def _split(word: object, index: int, where: str = "vocabulary.classes") -> tuple[str, ...]:
-    where = f"{where}[{index}]"
-    if not isinstance(word, str):
-        raise InvalidVocabulary("A word is not text", field=where, expected="a string", got=repr(word))
-    parts = word.split("|")
-    if len(parts) > MAX_SYNONYMS:
-        raise InvalidVocabulary(
-            "Too many synonyms of one class", field=where, expected=f"up to {MAX_SYNONYMS}", got=len(parts)
-        )
-    return tuple(dict.fromkeys(_clean(part, where) for part in parts))
-
-
-def _clean(text: str, where: str) -> str:
-    text = text.strip()
-    _check_text(text, where)
-    return text
-
-
-def _check_text(text: object, where: str) -> None:
-    if not isinstance(text, str):
-        raise InvalidVocabulary("A word is not text", field=where, expected="a string", got=repr(text))
-    if not text.strip():
-        raise InvalidVocabulary(
-            "A word is empty", field=where, expected="at least one letter", got=repr(text)
-        )
-    if len(text) > MAX_PROMPT_LENGTH:
-        raise InvalidVocabulary(
-            "A word is too long",
-            field=where,
-            expected=f"up to {MAX_PROMPT_LENGTH} characters",
-            got=f"{len(text)} characters, {text[:40]!r}...",
-        )
-    if bad := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs")), None):
-        raise InvalidVocabulary(
-            "A word has a control character or a lone surrogate",
-            field=where,
-            expected="printable text",
-            got=f"U+{ord(bad):04X} in {text!r}",
         )

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from ovperception.errors import InvalidInput, InvalidParameter, InvalidVocabulary
 from ovperception.images import encode_png
 from ovperception.structures import Detections, PanopticMap, Segment, SemanticMap
+from ovperception.stuff import default_stuff
 from ovperception.templates import resolve_templates
 from ovperception.v1 import results_pb2 as pb
 from ovperception.v1 import vocabulary_pb2
-from ovperception.vocabulary import Vocabulary, VocabularyClass, default_stuff
+from ovperception.vocabulary import Vocabulary, VocabularyClass
 from ovperception.wire_masks import mask_message, read_mask
 
 __all__ = [

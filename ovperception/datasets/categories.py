@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from ovperception.datasets.vocabularies import load_vocabulary_file
 from ovperception.errors import InvalidDataset, InvalidParameter
-from ovperception.vocabulary import Vocabulary, VocabularyClass, default_stuff
+from ovperception.stuff import default_stuff
+from ovperception.vocabulary import Vocabulary, VocabularyClass
 
 __all__ = ["Classes", "OtherClasses", "builtin_classes", "classes_of"]
 
