@@ -19,7 +19,7 @@ from ovperception.bundle import (
     write_bundle,
 )
 from ovperception.catalogue import locate
-from ovperception.errors import InvalidParameter, UnknownHead
+from ovperception.errors import InvalidParameter, UnknownHead, Unsupported
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation
 from ovperception.training.data_settings import DataSettings, open_training_images
@@ -156,9 +156,9 @@ def train_on_data(recipe: DataRecipe) -> Path:
         module = _with_tower(recipe, head, backbone)
         if recipe.tune and evaluate is not None:
             evaluate = partial(_of_head, evaluate)
-        run_head(recipe, module, world, source, losses, evaluate=evaluate)
+        shipped = run_head(recipe, module, world, source, losses, evaluate=evaluate)
         if world.writes:
-            _bundle(recipe, base, head.eval(), card, path)
+            _bundle(recipe, base, head.eval() if recipe.tune else shipped, card, path)
     return path
 
 
@@ -230,6 +230,12 @@ def _with_tower(recipe: DataRecipe, head: nn.Module, backbone: ClipBackbone) -> 
 
     if not recipe.tune:
         return head
+    if recipe.loop.sharded:
+        raise Unsupported(
+            "Stages of the tower are not spread over processes",
+            field="loop.sharded",
+            mend="Leave it out, or train the head alone (tune=[])",
+        )
     known = ("layer4", "attnpool")
     if backbone.spec.family != "resnet" or not set(recipe.tune) <= set(known) or recipe.cache is not None:
         raise InvalidParameter(

@@ -23,7 +23,9 @@ from ovperception.errors import InvalidParameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ParallelLosses", "World", "joined_world"]
+    from ovperception.training.sharding import Shards
+
+__all__ = ["CalledLosses", "ParallelLosses", "World", "joined_world"]
 
 _PATIENCE = timedelta(hours=2)
 """How long the others wait for one that evaluates or writes."""
@@ -141,19 +143,27 @@ class ParallelLosses(nn.Module):
         module: what is trained.
         losses: batch to named losses, by the module.
         world: the processes.
+        shards: of the module, where its weights are spread over the processes.
     """
 
     def __init__(
-        self, module: nn.Module, losses: Callable[[Any], Mapping[str, Tensor]], world: World
+        self,
+        module: nn.Module,
+        losses: Callable[[Any], Mapping[str, Tensor]],
+        world: World,
+        shards: Shards | None = None,
     ) -> None:
         super().__init__()
         self._called: nn.Module | Callable[[Any], Mapping[str, Tensor]] = losses
         self._parallel: nn.parallel.DistributedDataParallel | None = None
-        if world.size > 1:
+        self._shards = shards
+        if shards is not None:
+            self._called = shards.calling(losses)
+        elif world.size > 1:
             ids = [torch.device(world.device).index] if world.device.startswith("cuda") else None
             # Which parameters a loss reaches changes with the step: native crops, images without objects.
             self._parallel = nn.parallel.DistributedDataParallel(
-                _Called(module, losses), device_ids=ids, find_unused_parameters=True
+                CalledLosses(module, losses), device_ids=ids, find_unused_parameters=True
             )
 
     def forward(self, batch: Any) -> Mapping[str, Tensor]:
@@ -164,17 +174,30 @@ class ParallelLosses(nn.Module):
 
     def apart(self) -> AbstractContextManager[None]:
         """Inside the block gradients stay in the process: more is to be added before they are averaged."""
+        if self._shards is not None:
+            return self._shards.apart()
         if self._parallel is None:
             return nullcontext()
         inside: AbstractContextManager[None] = self._parallel.no_sync()
         return inside
 
 
-class _Called(nn.Module):
-    def __init__(self, module: nn.Module, losses: Callable[[Any], Mapping[str, Tensor]]) -> None:
+class CalledLosses(nn.Module):
+    """The losses of a module as a forward pass of their own.
+
+    Args:
+        module: what is trained.
+        losses: batch to named losses, by the module; they may be given later.
+    """
+
+    def __init__(
+        self, module: nn.Module, losses: Callable[[Any], Mapping[str, Tensor]] | None = None
+    ) -> None:
         super().__init__()
         self.module = module
         self.losses = losses
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
+        """Named losses of a batch."""
+        assert self.losses is not None
         return dict(self.losses(batch))

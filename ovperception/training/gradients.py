@@ -68,7 +68,14 @@ def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     import torch
 
     gradients = [p.grad for p in parameters if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
+    return _of_all_shares(torch.nn.utils.get_total_norm(gradients))
+
+
+def _of_all_shares(number: Tensor) -> Tensor:
+    """A number as it is over all processes, where tensors are spread over them; every process calls it."""
+    from torch.distributed.tensor import DTensor
+
+    return number.full_tensor() if isinstance(number, DTensor) else number
 
 
 class _Stateless:
@@ -135,4 +142,8 @@ def clip_policy(settings: GradientClip) -> ClipPolicy:
 
 def not_finite(named: Iterable[tuple[str, Tensor | None]]) -> list[str]:
     """The names of tensors that hold a number which is not finite."""
-    return [name for name, tensor in named if tensor is not None and not bool(tensor.isfinite().all())]
+    return [
+        name
+        for name, tensor in named
+        if tensor is not None and not bool(_of_all_shares(tensor.isfinite().all()))
+    ]

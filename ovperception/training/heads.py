@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.parameters import OptimizerSettings, make_optimizer
 from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.schedule import Schedule
+from ovperception.training.sharding import Shards, whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -140,8 +142,8 @@ def train_head(recipe: HeadRecipe) -> nn.Module:
         losses = head_losses(head, backbone, text, loss=recipe.loss, bfloat16=recipe.bfloat16)
         source, held_out = _scenes(recipe, world, "train"), _scenes(recipe, world, "val")
         chosen = _evaluate(recipe, backbone, losses, held_out)
-        run_head(recipe, head, world, source, losses, evaluate=chosen)
-    return head.eval()
+        shipped = run_head(recipe, head, world, source, losses, evaluate=chosen)
+    return shipped.eval()
 
 
 def head_losses(
@@ -198,8 +200,10 @@ def run_head(
     losses: Losses,
     *,
     evaluate: Evaluate | None,
-) -> None:
-    """Train a head, or go on with what the folder holds; the head ends with the weights to ship.
+) -> nn.Module:
+    """Train a head, or go on with what the folder holds; returns the head with the weights to ship.
+
+    It is the same head, or a copy of it where its weights were spread over the processes.
 
     Args:
         recipe: with ``out``, ``optimizer``, ``schedule``, ``loop``, ``init`` and ``workers``.
@@ -209,6 +213,10 @@ def run_head(
         losses: of a batch.
         evaluate: evaluation during training, or None.
     """
+    shards, shipped = None, head
+    if recipe.loop.sharded and world.size > 1:
+        shipped = copy.deepcopy(head)
+        shards = Shards(head, world)
     run = TrainingRun(
         folder=recipe.out,
         module=head,
@@ -217,13 +225,16 @@ def run_head(
         settings=recipe.loop,
         world=world,
         evaluate=evaluate,
+        shards=shards,
     )
     if not (recipe.out / "last.pt").is_file() and recipe.init is not None:
-        head.load_state_dict(_state(recipe.init))
-        run.restart_average()
+        run.begin_from(_state(recipe.init))
     run.resume()
     run.run(source, losses, workers=recipe.workers)
     run.settle()
+    if shards is not None:
+        shipped.load_state_dict(whole(head.state_dict()))
+    return shipped
 
 
 def _scenes(recipe: HeadRecipe, world: World, split: Literal["train", "val"]) -> BatchSource[Any]:

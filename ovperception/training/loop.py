@@ -20,7 +20,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ovperception.errors import Diverged, InvalidCheckpoint, InvalidDataset, ResourceExhausted
+from ovperception.errors import (
+    Diverged,
+    InvalidCheckpoint,
+    InvalidDataset,
+    ResourceExhausted,
+    Unsupported,
+)
 from ovperception.training.batches import BatchSource, batch_names, numbered_batches
 from ovperception.training.checkpoint import (
     load_checkpoint,
@@ -35,6 +41,7 @@ from ovperception.training.gradients import ClipPolicy, clip_policy, not_finite
 from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.parameters import NormStatistics, parameter_groups
 from ovperception.training.schedule import Schedule
+from ovperception.training.sharding import Shards, shared_out, shared_out_optimizer, whole
 from ovperception.training.step_counts import counted
 from ovperception.training.stopping import RunStopped, StopRequest
 from ovperception.training.streams import StreamSource
@@ -61,6 +68,7 @@ class TrainingRun:
         settings: how the loop goes about it.
         world: the processes that share the run.
         evaluate: gives the numbers of an evaluation, or None.
+        shards: of the module, where its weights are spread over the processes.
         step: steps done.
         elapsed_s: seconds trained, over all sittings.
         skipped: steps that were left out because a number was not finite.
@@ -73,6 +81,7 @@ class TrainingRun:
     settings: LoopSettings = field(default_factory=LoopSettings)
     world: World = field(default_factory=World)
     evaluate: Evaluate | None = None
+    shards: Shards | None = None
     step: int = 0
     elapsed_s: float = 0.0
     skipped: int = 0
@@ -80,6 +89,12 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         """Make the parts that have a state of their own."""
+        if self.settings.sharded and self.world.size > 1 and self.shards is None:
+            raise Unsupported(
+                "What this recipe trains cannot be spread over processes",
+                field="loop.sharded",
+                mend="Leave it out: each process holds the whole",
+            )
         self.best = Best(self.settings.evaluation)
         self._clip: ClipPolicy = clip_policy(self.settings.clip)
         self._average = MovingAverage(self.module, self.settings.ema) if self.settings.ema else None
@@ -106,11 +121,12 @@ class TrainingRun:
             return False
         state = load_checkpoint(path)
         try:
-            self.module.load_state_dict(state["module"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self._load_module(state["module"])
+            optimizer = shared_out_optimizer(state["optimizer"], self.optimizer)
+            self.optimizer.load_state_dict(dict(optimizer))
             self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
             self._take_up(state)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
             raise InvalidCheckpoint(
                 f"{path} is of another run",
                 got=str(error).splitlines()[0],
@@ -118,8 +134,16 @@ class TrainingRun:
             ) from error
         return True
 
-    def restart_average(self) -> None:
-        """Begin the average anew from the weights as they are, when they were replaced."""
+    def _load_module(self, state: Mapping[str, Any]) -> None:
+        """Whole weights, of which this process may hold a share."""
+        self.module.load_state_dict(shared_out(state, self.module.state_dict()))
+
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the weights before the first step; the average begins from them too."""
+        self._load_module(weights)
+        self._restart_average()
+
+    def _restart_average(self) -> None:
         if self._average is not None:
             self._average = MovingAverage(self.module, self.settings.ema)
 
@@ -127,9 +151,10 @@ class TrainingRun:
         """The rest of the state; a checkpoint of version 0.1 has none of it."""
         if self._average is not None:
             if "average" in state:
-                self._average.load_state_dict(state["average"])
+                own = self._average.state_dict()
+                self._average.load_state_dict(shared_out(state["average"], own))
             else:
-                self.restart_average()
+                self._restart_average()
         self._clip.load_state_dict(state.get("clip", {}))
         if "best" in state:
             self.best.load_state_dict(state["best"])
@@ -163,9 +188,8 @@ class TrainingRun:
             ResourceExhausted: no room; the file that stood there is intact.
         """
         states, places = self.world.gathered(random_state()), self.world.gathered(self._place)
-        self.world.told_by_writer(
-            lambda: save_checkpoint(self.folder / "last.pt", self._state(states, places))
-        )
+        state = whole(self._state(states, places), keep=self.world.writes)
+        self.world.told_by_writer(lambda: save_checkpoint(self.folder / "last.pt", state))
 
     def _state(self, random_states: list[dict[str, Any]], places: list[Any]) -> dict[str, Any]:
         state = {
@@ -201,7 +225,7 @@ class TrainingRun:
             ResourceExhausted: the last state could not be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        wrapped = ParallelLosses(self.module, losses, self.world)
+        wrapped = ParallelLosses(self.module, losses, self.world, self.shards)
         if isinstance(source, StreamSource):
             batches = source.stream(self._place, self._numbers())
         else:
@@ -373,10 +397,12 @@ class TrainingRun:
         evaluate = self.evaluate
         assert evaluate is not None
         with self._average.applied() if self._average is not None else nullcontext():
-            with undisturbed(self.module):
+            gathered = nullcontext() if self.shards is None else self.shards.gathered()
+            with gathered, undisturbed(self.module):
                 metrics = self.world.told_by_writer(lambda: dict(evaluate(self.module, self.step)))
             if self.best.take(metrics, self.step):
-                state = {"module": self.module.state_dict(), "step": self.step, "metrics": metrics}
+                module = whole(self.module.state_dict(), keep=self.world.writes)
+                state = {"module": module, "step": self.step, "metrics": metrics}
                 try:
                     self.world.told_by_writer(lambda: save_checkpoint(self.folder / "best.pt", state))
                 except ResourceExhausted as error:
@@ -387,7 +413,7 @@ class TrainingRun:
         """Give the module the weights to ship: the best evaluated, else the average, else its own."""
         best = self.folder / "best.pt"
         if self.evaluate is not None and self.best.value is not None and best.is_file():
-            self.module.load_state_dict(load_checkpoint(best)["module"])
+            self._load_module(load_checkpoint(best)["module"])
         elif self._average is not None:
             self._average.copy_to_module()
 

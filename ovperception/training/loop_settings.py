@@ -52,6 +52,8 @@ class LoopSettings:
         non_finite: what happens when a loss or a gradient is not finite: the step is left out (``skip``) or
             the run ends (``stop``). Either way the batch is written to ``problems.jsonl``.
         skips: steps that may be left out before the run ends all the same.
+        sharded: whether several processes hold a share each of the weights, gradients and moments (FSDP), for
+            a head that is too large to be held whole by each of them; one process holds everything.
         save_every: steps between two checkpoints.
         log_every: steps whose mean makes a line of ``log.jsonl``.
         deterministic: whether torch uses deterministic algorithms alone; a CPU needs it for nothing here, a
@@ -66,6 +68,7 @@ class LoopSettings:
     ema: float = 0.0
     non_finite: Literal["skip", "stop"] = "skip"
     skips: int = 20
+    sharded: bool = False
     save_every: int = 200
     log_every: int = 20
     deterministic: bool = False

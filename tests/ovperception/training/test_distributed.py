@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ovperception.errors import InvalidParameter
-from ovperception.training.distributed import World, joined_world
+from ovperception.training.distributed import World
 from ovperception.training.gradients import GradientClip
 from ovperception.training.loop import TrainingRun
 from ovperception.training.loop_settings import EvaluationSettings, LoopSettings
 from ovperception.training.schedule import Schedule
 from ovperception.training.stopping import RunStopped
+from tests.ovperception.training.two_processes import in_two
 
 # The children fork without exec: importing torch anew would take longer than the tests.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -57,28 +55,6 @@ def train(folder: Path, world: World, spoilt: tuple[int, ...] = (), **settings: 
     run.resume()
     run.run(Batches(spoilt), losses)
     return run
-
-
-def in_two(work: Callable[[World, Path], None], folder: Path) -> list[int | None]:
-    """Exit codes of two processes that do the work together."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-
-    def child(rank: int) -> None:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        with joined_world("cpu") as world:
-            work(world, folder)
-
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=child, args=(rank,)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        process.kill()
-    return [process.exitcode for process in processes]
 
 
 def state(folder: Path) -> dict[str, Any]:
