@@ -105,6 +105,7 @@ def _backbone(network: str) -> ClipBackbone:
     config: dict[str, Any] = dict(TINY_CLIP)
     if network == "published":
         config |= {"embed_dim": 512, "image_tower": False}
+        del config["pyramid"]
     model, tokenizer = build_open_clip(config)
     return from_open_clip(model, "open_clip:random", tokenizer=tokenizer, config=config)
 

@@ -276,12 +276,14 @@ class TextPixelScores:
 
     def cells(self, rows: slice, columns: slice) -> Tensor:
         """(h', w', K) logits of a part of the grid, as they would be cut from the whole."""
+        from ovperception.backbones.fast_linear import linear
+
         height, width = self.grid
         top, left = max(rows.start - self.reach, 0), max(columns.start - self.reach, 0)
         some = self.embeddings[
             :, top : min(rows.stop + self.reach, height), left : min(columns.stop + self.reach, width)
         ].permute(1, 2, 0)  # (h', w', D)
-        logits = self.text.reduce(self.scale * some @ self.text.embeddings.to(some).T)
+        logits = self.text.reduce(linear(self.scale * some, self.text.embeddings.to(some)))
         if self.refine is not None:
             logits = self.refine(logits.permute(2, 0, 1)).permute(1, 2, 0)
         inner_rows = slice(rows.start - top, rows.stop - top)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.lseg.config import LEVELS, LSegConfig
+from ovperception.backbones.fast_linear import FastLinear
 
 __all__ = ["Decoder", "Fusion", "Reassemble", "ResidualUnit"]
 
@@ -31,7 +32,7 @@ class Reassemble(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, size: float, *, readout: bool) -> None:
         super().__init__()
-        self.readout = nn.Linear(2 * channels, channels) if readout else None
+        self.readout = FastLinear(nn.Linear(2 * channels, channels), gelu=True) if readout else None
         self.project = nn.Conv2d(channels, out_channels, 1)
         self.resample: nn.Module = nn.Identity()
         if size > 1:
@@ -43,7 +44,7 @@ class Reassemble(nn.Module):
         """(B, 1 + h*w, C), the class token first -> (B, C', h', w')."""
         assert self.readout is not None
         cells, first = tokens[:, 1:], tokens[:, :1]
-        mixed = F.gelu(self.readout(torch.cat((cells, first.expand_as(cells)), dim=-1)))
+        mixed = self.readout(torch.cat((cells, first.expand_as(cells)), dim=-1))
         found: Tensor = self(mixed.transpose(1, 2).unflatten(2, size))
         return found
 
@@ -94,9 +95,9 @@ class Fusion(nn.Module):
         """
         if self.skip is not None and coarser is not None:
             maps = coarser + self.skip(maps)
-        refined = self.refine(maps)
-        out: Tensor = self.out(F.interpolate(refined, size=size, mode="bilinear", align_corners=True))
-        return out
+        # The reference makes it larger first: the same, for four times the work, because one of the two mixes
+        # cells with weights that add up to 1, the other channels.
+        return F.interpolate(self.out(self.refine(maps)), size=size, mode="bilinear", align_corners=True)
 
 
 class Decoder(nn.Module):

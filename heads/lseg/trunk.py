@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.lseg.config import TrunkConfig
+from ovperception.backbones.fast_linear import FastLinear
 from ovperception.backbones.vit import resize_positions
 
 __all__ = ["VisionTransformer"]
@@ -23,8 +24,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = FastLinear(nn.Linear(width, 3 * width))
+        self.proj = FastLinear(nn.Linear(width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
@@ -36,16 +37,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers, four times as wide in between."""
+    """Two layers with a GELU between them, where it is four times as wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = FastLinear(nn.Linear(width, 4 * width), gelu=True)
+        self.fc2 = FastLinear(nn.Linear(4 * width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+        out: Tensor = self.fc2(self.fc1(tokens))
         return out
 
 

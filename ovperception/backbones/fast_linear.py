@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FastLinear", "quicken_linears", "quicken_mlp"]
+__all__ = ["FastLinear", "linear", "quicken_linears", "quicken_mlp"]
 
 
 class FastLinear(nn.Linear):
@@ -32,22 +32,28 @@ class FastLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(..., in) -> (..., out)."""
-        if not self._applies(input):
-            out = F.linear(input, self.weight, self.bias)
-            return F.gelu(out) if self.gelu else out
-        name, algorithm = ("gelu", "none") if self.gelu else ("none", "")
-        fast: Tensor = torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, name, [], algorithm)
-        return fast
+        return linear(input, self.weight, self.bias, gelu=self.gelu)
 
-    def _applies(self, x: Tensor) -> bool:
-        return (
-            _AVAILABLE
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.numel() > 0
-            and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-        )
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """(..., in) -> (..., out), as `torch.nn.functional.linear`, and the exact GELU after it if asked."""
+    if not _applies(x, weight):
+        out = F.linear(x, weight, bias)
+        return F.gelu(out) if gelu else out
+    name, algorithm = ("gelu", "none") if gelu else ("none", "")
+    fast: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
+    return fast
+
+
+def _applies(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _AVAILABLE
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -14,6 +14,7 @@ from ovperception.head import MaskScores, PixelScores, TextPixelScores
 from ovperception.images import Geometry
 from ovperception.postprocess.checks import check_classes, check_unit
 from ovperception.postprocess.resize import Resizer, Window, tiles
+from ovperception.postprocess.running_softmax import best_of_many
 from ovperception.postprocess.winners import highest
 from ovperception.structures import SemanticMap
 from ovperception.vocabulary import Vocabulary
@@ -22,9 +23,6 @@ __all__ = ["semantic"]
 
 _NEGLIGIBLE = 1e-6
 """What leaving queries out of a tile may change in any class score of it."""
-
-_CLASSES = 1024
-"""Classes whose logits a tile holds at full resolution at once."""
 
 
 @torch.inference_mode()
@@ -73,7 +71,7 @@ def semantic(
 
 
 _Judge = Callable[[Window], tuple[Tensor, Tensor]]
-"""A window to (pixels, 1) class ids and their scores."""
+"""A window to class ids and their scores, one a pixel."""
 
 
 def _votes(scores: MaskScores, geometry: Geometry) -> _Judge:
@@ -94,18 +92,7 @@ def _logits(scores: PixelScores | TextPixelScores, geometry: Geometry) -> _Judge
     resizer = Resizer(geometry, scores.grid, scores.device, align_corners=scores.align_corners)
 
     def judge(window: Window) -> tuple[Tensor, Tensor]:
-        cells = scores.cells(*resizer.region(window))
-        logits = resizer.expand(cells[..., :_CLASSES], window)
-        winner = highest(logits)
-        best, total = logits.gather(1, winner), logits.logsumexp(dim=1, keepdim=True)
-        for start in range(_CLASSES, scores.classes, _CLASSES):
-            logits = resizer.expand(cells[..., start : start + _CLASSES], window)
-            found = highest(logits)
-            value = logits.gather(1, found)
-            winner = torch.where(value > best, found + start, winner)  # the first of equals stays
-            best = torch.maximum(best, value)
-            total = torch.logaddexp(total, logits.logsumexp(dim=1, keepdim=True))
-        return winner, (best - total).exp()
+        return best_of_many(scores.cells(*resizer.region(window)), resizer, window)
 
     return judge
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ovperception.head import PixelScores, TextPixelScores
 from ovperception.images import Geometry
-from ovperception.postprocess import resize, semantic, semantic_map
+from ovperception.postprocess import resize, running_softmax, semantic
 from ovperception.postprocess.resize import Resizer, Window, tiles
 from ovperception.text import TextClassifier
 from ovperception.vocabulary import Vocabulary, VocabularyClass
@@ -92,13 +92,16 @@ def test_refined_logits_are_parts_of_the_refined_whole() -> None:
         torch.testing.assert_close(part, whole[:, rows, columns], rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 10, 11])
-def test_chunks_of_classes_do_not_matter(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chunk", "cache"), [(1, 2**17), (3, 40), (10, 1), (11, 100)])
+def test_chunks_of_classes_and_parts_of_tiles_do_not_matter(
+    chunk: int, cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logits = torch.randn(10, 16, 24).mul(2).round()  # many are equal: the first of them counts
     geometry = GEOMETRIES[0]
     grid = Geometry(original=(16, 24), resized=(16, 24), padded=(16, 24))
     expected = [semantic(PixelScores(logits=logits), g, words(10)) for g in (geometry, grid)]
-    monkeypatch.setattr(semantic_map, "_CLASSES", chunk)
+    monkeypatch.setattr(running_softmax, "_CLASSES", chunk)
+    monkeypatch.setattr(running_softmax, "_CACHE", cache)
     found = [semantic(PixelScores(logits=logits), g, words(10)) for g in (geometry, grid)]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=1e-5)

@@ -3,26 +3,34 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ovperception.backbones.fast_linear import FastLinear, quicken_linears, quicken_mlp
+from ovperception.backbones.fast_linear import FastLinear, linear, quicken_linears, quicken_mlp
 
 
 def test_it_computes_what_the_layer_did_for_any_leading_dimensions() -> None:
-    linear = nn.Linear(48, 20)
-    fast = FastLinear(linear)
+    plain = nn.Linear(48, 20)
+    fast = FastLinear(plain)
     for shape in ((48,), (5, 48), (2, 3, 48), (0, 48)):
         x = torch.randn(shape)
         with torch.no_grad():
-            torch.testing.assert_close(fast(x), linear(x))
+            torch.testing.assert_close(fast(x), plain(x))
     strided = torch.randn(4, 48, 7).transpose(1, 2)
     with torch.inference_mode():
-        torch.testing.assert_close(fast(strided), linear(strided))
+        torch.testing.assert_close(fast(strided), plain(strided))
+
+
+def test_a_product_without_a_layer() -> None:
+    x, weight = torch.randn(2, 3, 8), torch.randn(5, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(x, weight), x @ weight.T)
+        assert linear(x, weight[:0]).shape == (2, 3, 0)
+    assert linear(x, weight.requires_grad_()).requires_grad
 
 
 def test_the_gelu_is_the_exact_one() -> None:
-    linear = nn.Linear(16, 33, bias=False)
-    fast = FastLinear(linear, gelu=True)
+    plain = nn.Linear(16, 33, bias=False)
+    fast = FastLinear(plain, gelu=True)
     x = 3 * torch.randn(50, 16)
-    expected = F.gelu(linear(x))
+    expected = F.gelu(plain(x))
     with torch.no_grad():
         torch.testing.assert_close(fast(x), expected.detach())
     torch.testing.assert_close(fast(x), expected)
