@@ -3,6 +3,8 @@ import pytest
 
 from ovperception.client import Client
 from serving import Server, ServerConfig
+from serving.engine import Engine
+from serving.models import ModelSet
 from tests.serving.certificates import make_authority, sign
 from tests.serving.fake_model import FakeModel
 
@@ -27,6 +29,23 @@ def serve():
     yield start
     for server in servers:
         server.stop(0.2)
+
+
+@pytest.fixture
+def start():
+    """Start engines that end with the test: `start(*models, **config) -> engine`."""
+    engines = []
+
+    def make(*models, on_fatal=None, **config):
+        engine = Engine(ModelSet(models or [FakeModel()]), ServerConfig(**config), on_fatal=on_fatal)
+        engines.append((engine, models))
+        return engine
+
+    yield make
+    for engine, models in engines:
+        for model in models:
+            model.release()
+        engine.close()
 
 
 @pytest.fixture
