@@ -34,7 +34,7 @@ from ovperception.passes import in_passes
 from ovperception.preprocess import Preprocessing
 from ovperception.scene import Scene, Words
 from ovperception.text import TextClassifier, TextEncoder
-from ovperception.vocabulary import Vocabulary
+from ovperception.vocabulary import Vocabulary, check_texts
 
 __all__ = ["ImageSource", "Model", "Scene", "Words", "load"]
 
@@ -344,16 +344,13 @@ class Model:
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(T, D) unit-length embeddings of texts as they are, without templates."""
-        if isinstance(texts, str) or not texts:
-            raise InvalidVocabulary(
-                "There is nothing to embed",
-                field="texts",
-                expected="a list of at least one string",
-                got=texts,
-            )
-        Vocabulary.from_words(list(dict.fromkeys(texts)))  # the same checks as any vocabulary
-        return cast("NDArray[np.float32]", self.text.embed(list(texts), templates=("{}",)).cpu().numpy())
+        """(T, D) unit-length embeddings of texts as they are, without templates.
+
+        Raises:
+            InvalidVocabulary: there are none, or too many, or one is no text.
+        """
+        embeddings = self.text.embed(check_texts(texts), templates=("{}",))
+        return cast("NDArray[np.float32]", embeddings.cpu().numpy())
 
     @torch.inference_mode()
     def embed_image(self, image: ImageSource) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ __all__ = [
     "Vocabulary",
     "VocabularyClass",
     "builtin_names",
+    "check_texts",
 ]
 
 MAX_CLASSES = 20_000
@@ -315,6 +316,20 @@ class Vocabulary:
             classes.append(VocabularyClass(name=name, synonyms=synonyms, is_thing=thing))
         chosen = None if templates is None else resolve_templates(templates)
         return cls(classes=tuple(classes), templates=chosen, name=file.name)
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Texts to embed as they are, where one may come twice.
+
+    Raises:
+        InvalidVocabulary: There are none, or too many, or one is no text.
+    """
+    if isinstance(texts, str) or not texts:
+        raise InvalidVocabulary(
+            "There is nothing to embed", field="texts", expected="a list of at least one string", got=texts
+        )
+    Vocabulary.from_words(list(dict.fromkeys(texts)))  # the same checks as any vocabulary
+    return list(texts)
 
 
 def _stuff_names(stuff: Iterable[str], names: Sequence[str]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from grpc_status import rpc_status
 
+from ovperception.client.numbers import at_least_one, real
 from ovperception.errors import (
     DeadlineExceeded,
     InvalidParameter,
@@ -81,14 +82,15 @@ class Connection:
     max_message_bytes: int
 
     def __post_init__(self) -> None:
-        host, colon, port = self.address.rpartition(":")
-        if not self.address.startswith("unix:") and not (
+        host, colon, port = str(self.address).rpartition(":")
+        if not str(self.address).startswith("unix:") and not (
             host and colon and port.isdigit() and int(port) <= 65535
         ):
             raise InvalidParameter(
                 "No such address", field="address", expected="HOST:PORT or unix:PATH", got=self.address
             )
-        if not self.timeout_s > 0:
+        at_least_one(self.max_message_bytes, "max_message_bytes")
+        if not (real(self.timeout_s, "timeout_s") or 0) > 0:
             raise InvalidParameter(
                 "The timeout is no time", field="timeout_s", expected="more than 0", got=self.timeout_s
             )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ovperception.client import scaling
 from ovperception.client.handles import Handles, NamedWords, StoredVocabulary, Words, as_words
+from ovperception.client.numbers import at_least_one, duration
 from ovperception.client.perceptions import Perception, read_failure, read_perception
 from ovperception.errors import InvalidParameter, OVPError, Unavailable, VocabularyNotFound
 from ovperception.v1 import image_pb2
@@ -80,18 +81,21 @@ class Frames:
         max_in_flight: int,
         frame_timeout_s: float | None,
     ) -> None:
-        _check(policy, max_in_flight)
+        if policy not in _POLICIES:
+            known = " or ".join(_POLICIES)
+            raise InvalidParameter("No such policy", field="policy", expected=known, got=policy)
+        credit = at_least_one(max_in_flight, "max_in_flight")
         self._handles = handles
         self._words = None if words is None else as_words(words)  # of the oldest frame without a reply
         self._config = pb.StreamConfig(
             model=model,
             outputs=outputs,
             overload_policy=pb.OverloadPolicy.Name(_POLICIES[policy]),
-            max_in_flight=max_in_flight,
+            max_in_flight=credit,
         )
         if frame_timeout_s is not None:
-            self._config.frame_timeout.FromNanoseconds(int(1e9 * frame_timeout_s))
-        self._credit = max_in_flight
+            self._config.frame_timeout.CopyFrom(duration(frame_timeout_s, "frame_timeout_s"))
+        self._credit = credit
         self._blocks = policy == "block"
         self._sequence = 0
         self._unanswered: deque[_Unanswered] = deque()  # replies come in this order
@@ -193,15 +197,6 @@ def _reply(entry: _Unanswered, message: pb.StreamPerceiveResponse, failure: OVPE
     if entry.size is not None:
         found = found.restored(entry.size)
     return StreamReply(sequence=sequence, perception=found)
-
-
-def _check(policy: str, max_in_flight: int) -> None:
-    if policy not in _POLICIES:
-        raise InvalidParameter("No such policy", field="policy", expected=" or ".join(_POLICIES), got=policy)
-    if max_in_flight < 1:
-        raise InvalidParameter(
-            "Some frame must be in flight", field="max_in_flight", expected="at least 1", got=max_in_flight
-        )
 
 
 def _now() -> float:

@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status
 from numpy.typing import NDArray
 
 from ovperception.client import scaling
+from ovperception.client.numbers import at_least_one, real, whole
 from ovperception.client.replies import Reply, read_reply
 from ovperception.errors import InvalidParameter, OVPError
 from ovperception.structures import Detections, PanopticMap, SemanticMap
@@ -18,6 +19,7 @@ from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1 import results_pb2
 from ovperception.wire import read_detections, read_float_map, read_panoptic, read_semantic
 from ovperception.wire_errors import error_of
+from ovperception.word_text import check_text
 
 __all__ = ["Detect", "Heatmap", "MaskEncoding", "Output", "Panoptic", "Perception", "Semantic"]
 
@@ -57,9 +59,9 @@ class Detect:
     def message(self) -> pb.PerceiveOutput:
         """For a request."""
         detect = pb.DetectOutput(
-            score_threshold=self.score_threshold,
-            max_detections=self.max_detections,
-            nms_iou_threshold=self.nms_iou_threshold,
+            score_threshold=real(self.score_threshold, "score_threshold"),
+            max_detections=whole(self.max_detections, "max_detections"),
+            nms_iou_threshold=real(self.nms_iou_threshold, "nms_iou_threshold"),
             include_masks=self.masks,
             mask_encoding=results_pb2.MaskEncoding.Name(mask_encoding_number(self.mask_encoding)),
         )
@@ -78,7 +80,9 @@ class Semantic:
     def message(self) -> pb.PerceiveOutput:
         """For a request."""
         semantic = pb.SemanticOutput(
-            score_threshold=self.score_threshold, include_scores=self.scores, output_stride=self.stride
+            score_threshold=real(self.score_threshold, "score_threshold"),
+            include_scores=self.scores,
+            output_stride=at_least_one(self.stride, "stride"),
         )
         return pb.PerceiveOutput(model=self.model, semantic=semantic)
 
@@ -92,7 +96,7 @@ class Panoptic:
 
     def message(self) -> pb.PerceiveOutput:
         """For a request."""
-        panoptic = pb.PanopticOutput(score_threshold=self.score_threshold)
+        panoptic = pb.PanopticOutput(score_threshold=real(self.score_threshold, "score_threshold"))
         return pb.PerceiveOutput(model=self.model, panoptic=panoptic)
 
 
@@ -105,6 +109,7 @@ class Heatmap:
 
     def message(self) -> pb.PerceiveOutput:
         """For a request."""
+        check_text(self.text, "text")
         return pb.PerceiveOutput(model=self.model, heatmap=pb.HeatmapOutput(text=self.text))
 
 
@@ -173,7 +178,7 @@ def output_messages(outputs: Sequence[Output]) -> list[pb.PerceiveOutput]:
     messages = []
     for index, output in enumerate(outputs):
         chosen = _BY_NAME.get(output) if isinstance(output, str) else output
-        if chosen is None:
+        if not isinstance(chosen, Detect | Semantic | Panoptic | Heatmap):
             known = " or ".join([*_BY_NAME, "Heatmap(text=...)"])
             raise InvalidParameter("No such output", field=f"outputs[{index}]", expected=known, got=output)
         messages.append(chosen.message())

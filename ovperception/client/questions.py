@@ -12,6 +12,7 @@ from ovperception.boxes import as_boxes
 from ovperception.client.batches import Batches, is_too_large
 from ovperception.client.dialogue import Ask, Dialogue, server_info
 from ovperception.client.handles import Handles, Words
+from ovperception.client.numbers import at_least_one, real, whole
 from ovperception.client.perceptions import (
     MaskEncoding,
     Output,
@@ -24,6 +25,7 @@ from ovperception.errors import InvalidImage, OVPError, UnknownImage, Vocabulary
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import image_pb2, results_pb2
 from ovperception.v1 import perception_service_pb2 as pb
+from ovperception.vocabulary import check_texts
 from ovperception.wire import (
     boxes_message,
     read_detections,
@@ -32,6 +34,7 @@ from ovperception.wire import (
     read_panoptic,
     read_semantic,
 )
+from ovperception.word_text import check_text
 
 __all__ = ["Questions"]
 
@@ -45,14 +48,14 @@ class Questions:
         mask_encoding: How the masks of single questions travel.
 
     Raises:
-        InvalidParameter: There is no such encoding.
+        InvalidParameter: There is no such encoding, or no picture of so few pixels.
     """
 
     def __init__(
         self, model: str, max_pixels: int | None, mask_encoding: MaskEncoding = "cropped_rle"
     ) -> None:
         self._model = model
-        self.max_pixels = max_pixels
+        self.max_pixels = None if max_pixels is None else at_least_one(max_pixels, "max_pixels")
         self._mask_encoding = results_pb2.MaskEncoding.Name(mask_encoding_number(mask_encoding))
         self._handles = Handles()
         self._server_pixels: int | None = None
@@ -90,9 +93,9 @@ class Questions:
         """The objects that `words` name."""
         request = pb.DetectObjectsRequest(
             model=self._model,
-            score_threshold=score_threshold,
-            max_detections=None if max_detections is None else _int32(max_detections),
-            nms_iou_threshold=nms_iou_threshold,
+            score_threshold=real(score_threshold, "score_threshold"),
+            max_detections=whole(max_detections, "max_detections"),
+            nms_iou_threshold=real(nms_iou_threshold, "nms_iou_threshold"),
             include_masks=masks,
             mask_encoding=self._mask_encoding,
         )
@@ -107,7 +110,7 @@ class Questions:
         request = pb.SegmentImageRequest(
             model=self._model,
             task=pb.SEGMENTATION_TASK_SEMANTIC,
-            score_threshold=score_threshold,
+            score_threshold=real(score_threshold, "score_threshold"),
             include_scores=scores,
         )
         reply = yield from self._ask(image, "SegmentImage", request, words)
@@ -118,13 +121,16 @@ class Questions:
     ) -> Dialogue[PanopticMap]:
         """A segment per pixel."""
         request = pb.SegmentImageRequest(
-            model=self._model, task=pb.SEGMENTATION_TASK_PANOPTIC, score_threshold=score_threshold
+            model=self._model,
+            task=pb.SEGMENTATION_TASK_PANOPTIC,
+            score_threshold=real(score_threshold, "score_threshold"),
         )
         reply = yield from self._ask(image, "SegmentImage", request, words)
         return image.restore(read_panoptic(reply.panoptic, _names(reply.classes)))
 
     def heatmap(self, image: RemoteImage, text: str) -> Dialogue[NDArray[np.float32]]:
         """(H, W): how well each pixel fits `text`."""
+        check_text(text, "text")
         request = pb.ComputeHeatmapRequest(model=self._model, text=text)
         reply = yield from self._ask(image, "ComputeHeatmap", request)
         return image.restore(read_float_map(reply.heatmap))
@@ -143,7 +149,7 @@ class Questions:
 
     def embed_text(self, texts: Sequence[str]) -> Dialogue[NDArray[np.float32]]:
         """(T, D) vectors of unit length."""
-        reply = yield Ask("EmbedText", pb.EmbedTextRequest(model=self._model, texts=texts))
+        reply = yield Ask("EmbedText", pb.EmbedTextRequest(model=self._model, texts=check_texts(texts)))
         return read_embeddings(reply.embeddings)
 
     def perceive(
@@ -225,8 +231,3 @@ def _size(reply: Any) -> tuple[int, int]:
 
 def _names(classes: Sequence[results_pb2.ClassInfo]) -> tuple[str, ...]:
     return tuple(entry.name for entry in classes)
-
-
-def _int32(value: int) -> int:
-    """A number the wire can carry; the server refuses what lies outside like any other wrong number."""
-    return max(-1, min(int(value), 2**31 - 1))

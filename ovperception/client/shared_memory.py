@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ovperception.errors import InvalidImage, InvalidParameter, Unavailable
+from ovperception.client.numbers import at_least_one
+from ovperception.errors import InvalidImage, Unavailable
 from ovperception.v1 import image_pb2
 from ovperception.v1 import shared_memory_service_pb2 as pb
 
@@ -96,10 +97,8 @@ def create_request(slot_bytes: int, slots: int) -> pb.CreateSharedMemoryRequest:
     Raises:
         InvalidParameter: There is no such memory.
     """
-    for field, value in (("slot_bytes", slot_bytes), ("slots", slots)):
-        if value < 1:
-            raise InvalidParameter("No such size", field=field, expected="at least 1", got=value)
-    return pb.CreateSharedMemoryRequest(size=slot_bytes * slots)
+    size = at_least_one(slot_bytes, "slot_bytes") * at_least_one(slots, "slots")
+    return pb.CreateSharedMemoryRequest(size=size)
 
 
 def _fetch(region: pb.CreateSharedMemoryResponse) -> int:

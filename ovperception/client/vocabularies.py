@@ -9,6 +9,7 @@ from ovperception.client.async_calls import AsyncCalls
 from ovperception.client.calls import Calls
 from ovperception.client.dialogue import Ask, Dialogue
 from ovperception.client.handles import StoredVocabulary
+from ovperception.client.numbers import duration
 from ovperception.v1 import vocabulary_pb2
 from ovperception.v1 import vocabulary_service_pb2 as pb
 from ovperception.vocabulary import Vocabulary
@@ -131,7 +132,7 @@ def _create(
     message.ClearField("name")
     message.display_name = display_name
     if ttl_s:
-        message.ttl.FromNanoseconds(int(1e9 * ttl_s))
+        message.ttl.CopyFrom(duration(ttl_s, "ttl_s"))
     request = pb.CreateVocabularyRequest(vocabulary=message, vocabulary_id=name.removeprefix(_PREFIX))
     reply = yield _ask("CreateVocabulary", request)
     return _read(reply.vocabulary)
@@ -168,7 +169,7 @@ def _update(
         message.display_name = display_name
         paths.append("display_name")
     if ttl_s is not None:
-        message.ttl.FromNanoseconds(int(1e9 * ttl_s))
+        message.ttl.CopyFrom(duration(ttl_s, "ttl_s"))
         paths.append("ttl")
     message.name, message.etag = _identity(stored)
     request = pb.UpdateVocabularyRequest(vocabulary=message)
