@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from ovperception.errors import InvalidInput, OVPError
+from ovperception.v1.results_pb2 import ResultInfo
 from ovperception.wire_errors import status_of
 from serving.presence import CallCancelled
 from serving.security import Guard
@@ -96,8 +97,7 @@ class CallInterceptor(_Interceptor):
             record.replies = tuple(infos(reply))
             if record.replies:
                 # For proxies and load tools, which need not parse replies.
-                spent = server_timing(record.replies, 1e3 * (time.monotonic() - started))
-                context.set_trailing_metadata((("server-timing", spent),))
+                context.set_trailing_metadata(_timing(started, record.replies))
             if self._observers:
                 record.request_bytes, record.reply_bytes = len(data), len(written)
                 self._end(record, started)
@@ -124,6 +124,7 @@ class CallInterceptor(_Interceptor):
             except Exception as error:
                 self._end(record, started, error)
                 _answer_error(context, error, record)
+            context.set_trailing_metadata(_timing(started))  # each reply tells its own
             self._end(record, started)
 
         return answer
@@ -192,5 +193,12 @@ def _answer_error(context: grpc.ServicerContext, error: Exception, record: CallR
     if not isinstance(error, OVPError):
         _log.error("%s %s failed", record.method, record.request_id, exc_info=error)
         error = OVPError("The server failed on this request; its log says why")
-    context.abort_with_status(rpc_status.to_status(status_of(error, record.request_id)))
-    raise AssertionError("abort_with_status raises")
+    status = rpc_status.to_status(status_of(error, record.request_id))
+    spent = ("server-timing", server_timing((), record.duration_ms))
+    context.set_trailing_metadata((*status.trailing_metadata, spent))
+    context.abort(status.code, status.details)
+
+
+def _timing(started: float, replies: Sequence[ResultInfo] = ()) -> tuple[tuple[str, str]]:
+    """Where a call's time went, as metadata."""
+    return (("server-timing", server_timing(replies, 1e3 * (time.monotonic() - started))),)

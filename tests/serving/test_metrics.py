@@ -8,11 +8,13 @@ import urllib.request
 import grpc
 import numpy as np
 import pytest
+from grpc_status import rpc_status
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
 from ovperception.errors import InvalidParameter, Unavailable
 from ovperception.images import encode_png
+from ovperception.v1 import perceive_pb2 as pp
 from ovperception.v1 import perception_service_pb2 as pb
 from ovperception.v1.image_pb2 import Image
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
@@ -98,6 +100,21 @@ def test_time_is_told_behind_the_reply_too(watched):
         assert float(times["total"]) >= reply.info.timing.total_ms
         _, call = PerceptionServiceStub(channel).GetServerInfo.with_call(pb.GetServerInfoRequest())
         assert "server-timing" not in dict(call.trailing_metadata())
+
+
+def test_time_is_told_behind_errors_and_streams_too(watched):
+    server, _, _ = watched
+    with grpc.insecure_channel(server.address) as channel:
+        stub = PerceptionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.DetectObjects(pb.DetectObjectsRequest(model="none"))
+        assert "server-timing" in dict(caught.value.trailing_metadata())
+        assert rpc_status.from_call(caught.value).details  # as before
+        config = pp.StreamConfig(outputs=[pp.PerceiveOutput(heatmap=pp.HeatmapOutput(text="cat"))])
+        call = stub.StreamPerceive(iter([pp.StreamPerceiveRequest(config=config)]))
+        assert [reply.WhichOneof("message") for reply in call] == ["accepted"]
+        spent = dict(call.trailing_metadata())["server-timing"]
+        assert float(spent.removeprefix("total;dur=")) > 0
 
 
 def test_images_of_one_pass_make_one_pass():
