@@ -119,7 +119,7 @@ def _step(name: str, backbone: ClipBackbone, text: TextClassifier) -> Callable[[
     torch.manual_seed(0)
     head: Any = head_factory(name).from_settings(settings, backbone.spec)
     head.to(backbone.device).train()
-    losses = head_losses(head, backbone, text, loss=loss, bfloat16=False)
+    losses = head_losses(head, backbone, text, loss=loss)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4)
 
     def step(batch: Any) -> None:

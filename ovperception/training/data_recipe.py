@@ -27,6 +27,7 @@ from ovperception.training.evaluation import Evaluate, evaluator
 from ovperception.training.heads import head_losses, run_head
 from ovperception.training.held_out import held_out_losses
 from ovperception.training.loop_settings import LoopSettings
+from ovperception.training.loss_scale import multiplied_in
 from ovperception.training.parameters import OptimizerSettings
 from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.schedule import Schedule
@@ -77,6 +78,8 @@ class DataRecipe:
         optimizer: which one.
         loop: how the loop goes about it.
         templates: what a class is prompted with; empty: as the model does.
+        bfloat16: whether matrices are multiplied in bfloat16.
+        float16: the same in float16, with losses scaled so that gradients do not vanish.
         licence: of the finished weights, for their card.
     """
 
@@ -108,6 +111,7 @@ class DataRecipe:
     seed: int = 0
     device: str = "cpu"
     bfloat16: bool = False
+    float16: bool = False
     workers: int = 2
 
 
@@ -150,7 +154,8 @@ def train_on_data(recipe: DataRecipe) -> Path:
         with torch.no_grad():
             text = encoder.classifier(images.classes)
         wrong = WrongData(recipe.wrong_data)
-        losses = head_losses(head, backbone, text, loss=recipe.loss, bfloat16=recipe.bfloat16, wrong=wrong)
+        kind = multiplied_in(bfloat16=recipe.bfloat16, float16=recipe.float16)
+        losses = head_losses(head, backbone, text, loss=recipe.loss, dtype=kind, wrong=wrong)
         source = _source(recipe, world, images, base)
         evaluate = _evaluate(recipe, world, base, losses, images.classes)
         module = _with_tower(recipe, head, backbone)
@@ -290,7 +295,12 @@ def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: Base
         return LabelledBatches(views=views, order=order)
     kept = open_cache(recipe.cache)
     key = cache_key(
-        views, base.backbone, dtype=kept.key.dtype, stages=kept.key.stages, bfloat16=recipe.bfloat16
+        views,
+        base.backbone,
+        dtype=kept.key.dtype,
+        stages=kept.key.stages,
+        bfloat16=recipe.bfloat16,
+        float16=recipe.float16,
     )
     kept.key.require(key, recipe.cache)
     return CachedBatches(kept, order)

@@ -20,12 +20,14 @@ from ovperception.training.evaluation import Evaluate, evaluator
 from ovperception.training.held_out import held_out_losses
 from ovperception.training.loop import Losses, TrainingRun
 from ovperception.training.loop_settings import LoopSettings
+from ovperception.training.loss_scale import multiplied_in
 from ovperception.training.parameters import OptimizerSettings, make_optimizer
 from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.schedule import Schedule
 from ovperception.training.sharding import Shards, whole
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from ovperception.backbones.clip import ClipBackbone
@@ -60,6 +62,8 @@ class HeadRecipe:
         schedule: learning rate and length.
         optimizer: which one.
         loop: how the loop goes about it.
+        bfloat16: whether matrices are multiplied in bfloat16.
+        float16: the same in float16, with losses scaled so that gradients do not vanish.
     """
 
     name: str
@@ -85,6 +89,7 @@ class HeadRecipe:
     seed: int = 0
     device: str = "cpu"
     bfloat16: bool = False
+    float16: bool = False
     workers: int = 1
 
 
@@ -139,7 +144,8 @@ def train_head(recipe: HeadRecipe) -> nn.Module:
         encoder = TextEncoder(backbone, templates=recipe.templates)
         with torch.no_grad():
             text = encoder.classifier(vocabulary)
-        losses = head_losses(head, backbone, text, loss=recipe.loss, bfloat16=recipe.bfloat16)
+        kind = multiplied_in(bfloat16=recipe.bfloat16, float16=recipe.float16)
+        losses = head_losses(head, backbone, text, loss=recipe.loss, dtype=kind)
         source, held_out = _scenes(recipe, world, "train"), _scenes(recipe, world, "val")
         chosen = _evaluate(recipe, backbone, losses, held_out)
         shipped = run_head(recipe, head, world, source, losses, evaluate=chosen)
@@ -152,7 +158,7 @@ def head_losses(
     text: TextClassifier,
     *,
     loss: Mapping[str, Any],
-    bfloat16: bool,
+    dtype: torch.dtype | None = None,
     wrong: WrongData | None = None,
 ) -> Losses:
     """The losses of a head on frozen features, as the loop takes them.
@@ -162,7 +168,7 @@ def head_losses(
         backbone: frozen.
         text: the training vocabulary.
         loss: fields of the head's ``loss_settings`` to change.
-        bfloat16: whether matrices are multiplied in bfloat16.
+        dtype: matrices are multiplied in, ``torch.bfloat16`` or ``torch.float16``; None: float32.
         wrong: counts what batches of files left out, and may end the run; None where nothing can be wrong.
 
     Raises:
@@ -184,7 +190,7 @@ def head_losses(
         if wrong is not None:
             wrong.note(batch.troubles)
         moved = [target.to(device) for target in targets]
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.type, dtype, enabled=dtype not in (None, torch.float32)):
             features = features_of(batch, backbone)
             found: Mapping[str, Tensor] = trainable.losses(backbone, features, moved, text)
         return found
@@ -226,6 +232,7 @@ def run_head(
         world=world,
         evaluate=evaluate,
         shards=shards,
+        float16=recipe.float16,
     )
     if not (recipe.out / "last.pt").is_file() and recipe.init is not None:
         run.begin_from(_state(recipe.init))

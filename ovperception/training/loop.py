@@ -39,6 +39,7 @@ from ovperception.training.ema import MovingAverage
 from ovperception.training.evaluation import Best, Evaluate, undisturbed
 from ovperception.training.gradients import ClipPolicy, clip_policy, not_finite
 from ovperception.training.loop_settings import LoopSettings
+from ovperception.training.loss_scale import LossScale
 from ovperception.training.parameters import NormStatistics, parameter_groups
 from ovperception.training.schedule import Schedule
 from ovperception.training.sharding import Shards, shared_out, shared_out_optimizer, whole
@@ -69,6 +70,7 @@ class TrainingRun:
         world: the processes that share the run.
         evaluate: gives the numbers of an evaluation, or None.
         shards: of the module, where its weights are spread over the processes.
+        float16: whether the losses come of float16 products, so that they have to be scaled.
         step: steps done.
         elapsed_s: seconds trained, over all sittings.
         skipped: steps that were left out because a number was not finite.
@@ -82,6 +84,7 @@ class TrainingRun:
     world: World = field(default_factory=World)
     evaluate: Evaluate | None = None
     shards: Shards | None = None
+    float16: bool = False
     step: int = 0
     elapsed_s: float = 0.0
     skipped: int = 0
@@ -96,6 +99,7 @@ class TrainingRun:
                 mend="Leave it out: each process holds the whole",
             )
         self.best = Best(self.settings.evaluation)
+        self._scale = LossScale(enabled=self.float16)
         self._clip: ClipPolicy = clip_policy(self.settings.clip)
         self._average = MovingAverage(self.module, self.settings.ema) if self.settings.ema else None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -156,6 +160,7 @@ class TrainingRun:
             else:
                 self._restart_average()
         self._clip.load_state_dict(state.get("clip", {}))
+        self._scale.load_state_dict(state.get("loss_scale", {}))
         if "best" in state:
             self.best.load_state_dict(state["best"])
         self.skipped = int(state.get("skipped", 0))
@@ -198,6 +203,7 @@ class TrainingRun:
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "clip": self._clip.state_dict(),
+            "loss_scale": self._scale.state_dict(),
             "best": self.best.state_dict(),
             "skipped": self.skipped,
             "sums": self._sums,
@@ -271,24 +277,30 @@ class TrainingRun:
             rate = self._set_rate()
             self._statistics.keep()
             numbers, named = self._backward(wrapped, batches, source)
+            self._scale.unscale(self._parameters)
             norm = self._clip(self._parameters)
-            sound = bool(torch.stack([*named.values(), norm]).isfinite().all())
+            lost = not bool(torch.stack([*named.values()]).isfinite().all())
             now = time.perf_counter()
-            told = self.world.largest(float(not sound), stop.signal_number, self.elapsed_s + now - mark)
-            mark, self.elapsed_s = now, told[2]
-            if told[0]:
-                self._leave_out(numbers, named, source)
-            else:
+            told = self.world.largest(
+                float(lost), float(not bool(norm.isfinite())), stop.signal_number, self.elapsed_s + now - mark
+            )
+            mark, self.elapsed_s = now, told[3]
+            sound = not told[0] and not told[1]
+            if self._scale.forgives(losses_sound=not told[0], gradients_sound=not told[1]):
+                self._forget()
+            elif sound:
                 self.optimizer.step()
                 if self._average is not None:
                     self._average.update()
+            else:
+                self._leave_out(numbers, named, source)
             self.step += 1
-            if not told[0]:
+            if sound:
                 self._note(named, norm, rate, bar)
             self._save_and_evaluate()
-            if told[1] and not self.finished:
+            if told[2] and not self.finished:
                 self.save()
-                raise RunStopped(self.step, int(told[1]))
+                raise RunStopped(self.step, int(told[2]))
 
     def _set_rate(self) -> float:
         rate = self.schedule.rate(self.step, self.elapsed_s)
@@ -307,7 +319,7 @@ class TrainingRun:
             for part, (_, batch) in enumerate(drawn, start=1):
                 with wrapped.apart() if part < len(drawn) else nullcontext():
                     named = wrapped(batch)
-                    (torch.stack([*named.values()]).sum() / len(drawn)).backward()
+                    self._scale.scaled(torch.stack([*named.values()]).sum() / len(drawn)).backward()
                 for name, value in named.items():
                     share = value.detach().float() / len(drawn)
                     sums[name] = sums[name] + share if name in sums else share
@@ -325,8 +337,7 @@ class TrainingRun:
             "losses": not_finite(named.items()),
             "gradients": not_finite((n, p.grad) for n, p in self.module.named_parameters())[:20],
         }
-        self._statistics.restore()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget()
         self.skipped += 1
         told = [r for r in self.world.gathered(report) if r["losses"]] or [report]
         if self.world.writes:
@@ -341,6 +352,11 @@ class TrainingRun:
                 mend=f"{self.folder / 'problems.jsonl'} names the images; lower the learning rate, clip "
                 "harder, or leave such steps out (non_finite=skip, skips=N)",
             )
+
+    def _forget(self) -> None:
+        """Undo what a step did that is left out."""
+        self._statistics.restore()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _write_problems(self, reports: Sequence[Mapping[str, Any]]) -> None:
         try:

@@ -16,6 +16,7 @@ from ovperception.training.feature_cache.cache import FeatureCache, make_cache
 from ovperception.training.feature_cache.key import CacheDtype, cache_key
 from ovperception.training.feature_cache.shards import CachedView, is_whole, write_shard
 from ovperception.training.labelled_batches import LabelledViews, View, trouble_of
+from ovperception.training.loss_scale import multiplied_in
 from ovperception.training.wrong_data import Trouble, WrongData
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSettings:
-    """How features are written; none of it but `dtype`, `stages` and `bfloat16` changes what is written.
+    """How features are written; only `dtype`, `stages`, `bfloat16` and `float16` change what is written.
 
     Attributes:
         dtype: type the maps are kept in.
         stages: names of the maps to keep; None: all.
         bfloat16: whether the backbone multiplies in bfloat16, as the recipe does.
+        float16: or in float16.
         shard_views: views in a file.
         batch_size: views the backbone sees at once.
         workers: processes that read and augment.
@@ -43,6 +45,7 @@ class ExportSettings:
     dtype: CacheDtype = "fp16"
     stages: tuple[str, ...] | None = None
     bfloat16: bool = False
+    float16: bool = False
     shard_views: int = 128
     batch_size: int = 8
     workers: int = 0
@@ -83,7 +86,14 @@ def export_features(
     """
     settings = ExportSettings() if settings is None else settings
     wrong = WrongData() if wrong is None else wrong
-    key = cache_key(views, backbone, dtype=settings.dtype, stages=settings.stages, bfloat16=settings.bfloat16)
+    key = cache_key(
+        views,
+        backbone,
+        dtype=settings.dtype,
+        stages=settings.stages,
+        bfloat16=settings.bfloat16,
+        float16=settings.float16,
+    )
     cache = make_cache(folder, key, settings.shard_views)
     own = [n for n in range(len(cache.shards)) if n % settings.part[1] == settings.part[0]]
     wanted = [n for n in own if not is_whole(cache.shards[n])]
@@ -137,7 +147,8 @@ def _look(
     if not there:
         return [None] * len(views)
     images = torch.stack([view.image for view in there]).to(backbone.device)
-    with torch.autocast(backbone.device.type, torch.bfloat16, enabled=settings.bfloat16):
+    kind = multiplied_in(bfloat16=settings.bfloat16, float16=settings.float16)
+    with torch.autocast(backbone.device.type, kind, enabled=kind is not torch.float32):
         features = backbone.features(images)
     kept = _DTYPES[settings.dtype]
     maps = {stage: features[stage].to(kept).cpu().contiguous() for stage in cache.key.stages}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ovperception.errors import InvalidCheckpoint, InvalidParameter, Unsupported
+from ovperception.training.loss_scale import multiplied_in
 
 if TYPE_CHECKING:
     from ovperception.backbones.base import Backbone
@@ -27,7 +28,7 @@ class CacheKey:
 
     Attributes:
         backbone: digest of its weights.
-        computed_in: type that the backbone computed in, ``float32`` or ``bfloat16``.
+        computed_in: type that the backbone computed in, ``float32``, ``bfloat16`` or ``float16``.
         stages: names of the maps that are kept.
         dtype: type they are kept in.
         frame: (height, width) of the network input.
@@ -104,6 +105,7 @@ def cache_key(
     dtype: CacheDtype = "fp16",
     stages: tuple[str, ...] | None = None,
     bfloat16: bool = False,
+    float16: bool = False,
 ) -> CacheKey:
     """The key of the features of these views.
 
@@ -113,6 +115,7 @@ def cache_key(
         dtype: to keep them in.
         stages: names of the maps to keep; None: all.
         bfloat16: whether the backbone multiplies in bfloat16.
+        float16: or in float16.
 
     Raises:
         InvalidParameter: views without end, or a stage that the backbone does not have.
@@ -142,7 +145,7 @@ def cache_key(
         )
     return CacheKey(
         backbone=backbone.spec.digest,
-        computed_in="bfloat16" if bfloat16 else "float32",
+        computed_in=str(multiplied_in(bfloat16=bfloat16, float16=float16)).removeprefix("torch."),
         stages=chosen,
         dtype=dtype,
         frame=views.frame,
