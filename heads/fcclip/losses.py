@@ -69,6 +69,7 @@ def set_losses(
     """
     sums: dict[str, Tensor] = {}
     objects = max(objects_of_part(targets), 1)
+    masks = [t.masks.float() for t in targets]  # every layer samples them
     for mask_logits, embeddings in layers:
         class_logits = head.class_logits(embeddings, text)
         pairs = [
@@ -76,7 +77,7 @@ def set_losses(
                 class_logits[b],
                 mask_logits[b],
                 t.class_ids,
-                t.masks,
+                masks[b],
                 class_weight=settings.class_weight,
                 mask_weight=settings.mask_weight,
                 dice_weight=settings.dice_weight,
@@ -86,7 +87,7 @@ def set_losses(
         ]
         terms = {"class": settings.class_weight * _class_loss(class_logits, targets, pairs, settings)}
         predicted = torch.cat([mask_logits[b, q] for b, (q, _) in enumerate(pairs)])
-        truth = torch.cat([t.masks[o] for t, (_, o) in zip(targets, pairs, strict=True)])
+        truth = torch.cat([m[o] for m, (_, o) in zip(masks, pairs, strict=True)])
         if len(predicted):
             entropy, dice = _mask_losses(predicted, truth, settings)
             terms["mask"] = settings.mask_weight * entropy.sum() / objects

@@ -46,7 +46,7 @@ def match(
         class_logits: (Q, K + 1), "void" last.
         mask_logits: (Q, h, w).
         class_ids: (N,) int64.
-        masks: (N, H, W) bool.
+        masks: (N, H, W) bool, or the same as numbers.
         class_weight: Weight of the class cost.
         mask_weight: Weight of the cross entropy.
         dice_weight: Weight of the dice distance.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from heads.fcclip import losses, matching
 from heads.fcclip.losses import LossSettings, set_losses
+from heads.fcclip.mask_decoder import _Products
 from heads.fcclip.matching import match, sample_points
 from ovperception.training.distributed import World
 from ovperception.training.step_counts import counted
@@ -133,3 +134,19 @@ def test_parts_of_a_step_together_are_the_whole_batch(parts: int, monkeypatch: p
             found = set_losses(Namer(), [(masks[seen], logits[seen])], own, None, SETTINGS)  # type: ignore[arg-type]
             sums = {name: sums[name] + float(value) / parts for name, value in found.items()}
     assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("queries", [[], [2], [0, 1, 2, 3]], ids=["none", "one", "all"])
+def test_masks_that_nothing_is_compared_with_change_no_gradient(queries: list[int]) -> None:
+    """The product of a mask decoder, against autograd's own gradient of it."""
+    torch.manual_seed(0)
+    embeddings, cells = torch.randn(2, 4, 3, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)
+    weights = torch.zeros(2, 4, 5)
+    weights[1, queries] = torch.randn(len(queries), 5)
+    expected = torch.autograd.grad((embeddings @ cells * weights).sum(), (embeddings, cells))
+    product = _Products.apply(embeddings, cells)
+    found = torch.autograd.grad((product * weights).sum(), (embeddings, cells))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    spoilt = torch.autograd.grad((_Products.apply(embeddings, cells) * float("nan")).sum(), embeddings)
+    assert spoilt[0].isnan().all()
