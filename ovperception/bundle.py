@@ -184,7 +184,7 @@ def read_bundle(path: Path) -> Bundle:
     """
     with _open(path, "pt") as file:
         card = _card(path, file.metadata())
-        return Bundle(card=card, tensors={key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        return Bundle(card=card, tensors={key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - it is no mapping
 
 
 def write_bundle(path: Path, card: ModelCard, tensors: Mapping[str, Tensor]) -> Path:

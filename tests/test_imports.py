@@ -51,7 +51,7 @@ def test_public_names_are_listed() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        ovperception.nothing  # noqa: B018
+        _ = ovperception.nothing
 
 
 def test_a_library_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_a_library_that_is_not_installed_names_its_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib, "import_module", import_module)
     monkeypatch.delitem(vars(ovperception), "load", raising=False)
     with pytest.raises(MissingDependency, match=re.escape("pip install 'ovperception[server]'")):
-        ovperception.load  # noqa: B018
+        _ = ovperception.load
 
 
 @pytest.mark.parametrize("name", ["ovperception.nothing", "serving"])

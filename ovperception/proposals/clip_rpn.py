@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +142,7 @@ class ClipRPN(nn.Module):
         for convolution in (*self.head.hidden, self.head.objectness, self.head.deltas):
             nn.init.normal_(convolution.weight, std=0.01)  # detectron2 `StandardRPNHead`
             nn.init.zeros_(convolution.bias)
-        nn.init.constant_(self.head.objectness.bias, math.log(_PRIOR / (1 - _PRIOR)))  # type: ignore[arg-type]
+        nn.init.constant_(cast("Tensor", self.head.objectness.bias), math.log(_PRIOR / (1 - _PRIOR)))
 
     @torch.no_grad()
     def propose(self, features: Features) -> list[Proposals]:

@@ -9,13 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from ovperception.errors import InvalidParameter  # noqa: E402
-from ovperception.text import TextClassifier, TextEncoder  # noqa: E402
-from ovperception.text_cache import EmbeddingCache  # noqa: E402
-from ovperception.vocabulary import Vocabulary, VocabularyClass  # noqa: E402
+from ovperception.errors import InvalidParameter
+from ovperception.text import TextClassifier, TextEncoder
+from ovperception.text_cache import EmbeddingCache
+from ovperception.vocabulary import Vocabulary, VocabularyClass
 
 
 class Tower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -45,7 +46,7 @@ class FakeInstances:
 def _detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real one where it is installed."""
     try:
-        import detectron2.structures  # noqa: F401
+        importlib.import_module("detectron2.structures")
     except ImportError:
         structures = ModuleType("detectron2.structures")
         structures.__dict__.update(Instances=FakeInstances, Boxes=lambda t: SimpleNamespace(tensor=t))

@@ -37,7 +37,7 @@ class FakeModel(torch.nn.Module):
 
 
 @pytest.fixture
-def _mmseg(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type]]:
+def registered_in_mmseg(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type]]:
     registered: dict[str, type] = {}
     registry = SimpleNamespace(
         register_module=lambda *, name, module, force: registered.update({name: module})
@@ -58,9 +58,9 @@ def _mmseg(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type]]:
     mmseg_segmentor.segmentor.cache_clear()
 
 
-def test_maps_are_the_models_own(_mmseg: dict[str, type]) -> None:  # noqa: PT019
+def test_maps_are_the_models_own(registered_in_mmseg: dict[str, type]) -> None:
     made = mmseg_segmentor.segmentor()
-    assert _mmseg == {"OVPerceptionSegmentor": made}
+    assert registered_in_mmseg == {"OVPerceptionSegmentor": made}
     segmentor = made(model="tiny", words=WORDS)
     pixels = scene("val", 0, (96, 96)).image
     image = torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1].transpose(2, 0, 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ from tests.ovperception.postprocess.samples import vocabulary
 class TestBoxes:
     geometry = Geometry(original=(100, 200), resized=(50, 100), padded=(64, 128))
 
-    def find(self, scores: list[list[float]], places: list[list[float]], **options: object) -> Detections:
+    def find(self, scores: list[list[float]], places: list[list[float]], **options: Any) -> Detections:
         box_scores = BoxScores(scores=torch.tensor(scores), boxes=torch.tensor(places))
-        return boxes(box_scores, self.geometry, vocabulary(len(scores[0])), **options)  # type: ignore[arg-type]
+        return boxes(box_scores, self.geometry, vocabulary(len(scores[0])), **options)
 
     def test_suppression_within_a_class_only(self) -> None:
         places = [[0.0, 0, 20, 20], [1, 0, 21, 20], [50, 20, 70, 40]]

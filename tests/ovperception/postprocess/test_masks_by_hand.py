@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -155,14 +157,15 @@ class TestEmptyAndSmall:
 def test_wrong_requests_are_named() -> None:
     scores = mask_scores()
     words = vocabulary(5)
-    for call in (semantic, panoptic, instances):
+    calls: tuple[Callable[..., object], ...] = (semantic, panoptic, instances)
+    for call in calls:
         with pytest.raises(InvalidParameter, match="score_threshold"):
-            call(scores, WHOLE, words, score_threshold=1.5)  # type: ignore[operator]
+            call(scores, WHOLE, words, score_threshold=1.5)
         with pytest.raises(InvalidParameter, match="other words"):
-            call(scores, WHOLE, vocabulary(4))  # type: ignore[operator]
+            call(scores, WHOLE, vocabulary(4))
     with pytest.raises(InvalidParameter, match="max_detections"):
         instances(scores, WHOLE, words, max_detections=-1)
     with pytest.raises(InvalidParameter, match="iou_threshold"):
         instances(scores, WHOLE, words, iou_threshold=float("nan"))
     with pytest.raises(InvalidParameter, match="Boxes"):
-        semantic(BoxScores(scores=torch.zeros(1, 5), boxes=torch.zeros(1, 4)), WHOLE, words)  # type: ignore[arg-type]
+        semantic(BoxScores(scores=torch.zeros(1, 5), boxes=torch.zeros(1, 4)), WHOLE, words)  # type: ignore[arg-type]  # that is asked

@@ -159,7 +159,7 @@ def test_a_picture_without_objects_has_objectness_to_learn() -> None:
     losses = proposer().losses(features(1, (64, 64)), [torch.zeros(0, 4)])
     assert float(losses["objectness"].detach()) > 0
     assert float(losses["proposal_box"].detach()) == 0
-    sum(losses.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(losses.values())).sum().backward()
 
 
 def test_settings_go_round() -> None:

@@ -42,8 +42,9 @@ def pictures(count: int, height: int, width: int) -> Tensor:
 
 
 def spec() -> BackboneSpec:
-    empty = {"name": "", "family": "resnet", "digest": "", "text_digest": "", "stages": {}, "embed_dim": 8}
-    return BackboneSpec(**empty, image_size=32, mean=MEAN, std=STD, logit_scale=100.0)  # type: ignore[arg-type]
+    empty: dict[str, Any] = dict.fromkeys(("name", "digest", "text_digest"), "")
+    empty |= {"family": "resnet", "stages": {}, "embed_dim": 8}
+    return BackboneSpec(**empty, image_size=32, mean=MEAN, std=STD, logit_scale=100.0)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ovperception.backbones.base import Features
 from ovperception.proposals.official import convert_rpn, rpn_variant
-from ovperception.proposals.rpn import OfflineRPN, RPNSettings
+from ovperception.proposals.rpn import OfflineRPN, RPNSettings, RPNVariant
 from tests import synth
 
 DATA = Path(__file__).parents[2] / "data" / "regionclip"
@@ -51,10 +51,10 @@ def assert_sampled(golden: Mapping[str, NDArray[Any]], name: str, found: Tensor)
 
 @pytest.mark.parametrize("variant", ["fpn", "c4", "lsj"])
 @torch.no_grad()
-def test_stage_by_stage(golden: Mapping[str, NDArray[Any]], variant: str) -> None:
+def test_stage_by_stage(golden: Mapping[str, NDArray[Any]], variant: RPNVariant) -> None:
     state = offline_state(variant)
     assert rpn_variant(state) == variant
-    settings = RPNSettings(variant=variant, nms_iou=0.9, post_nms_top_k=100)  # type: ignore[arg-type]
+    settings = RPNSettings(variant=variant, nms_iou=0.9, post_nms_top_k=100)
     rpn = OfflineRPN(settings, mean=MEAN, std=STD)
     rpn.load_state_dict(convert_rpn(state, settings.variant))
 
