@@ -166,6 +166,10 @@ def locate(name: str | Path) -> Path:
         UnknownModel: no model is called this, or its weights are not on this machine.
         MissingFile: a path that leads to no file.
     """
+    if not isinstance(name, str | Path) or not str(name):
+        raise UnknownModel(
+            "This names no model", field="model", expected="a name or the path of a bundle", got=repr(name)
+        )
     text = str(name)
     if isinstance(name, str) and name in BUILT_IN:
         return _built_in(name)

@@ -23,6 +23,8 @@ server answers with. A message says what was wrong, what was expected, what was 
     ├── MissingDependency             FAILED_PRECONDITION  an extra that is not installed
     ├── Unauthenticated               UNAUTHENTICATED      no token or certificate, or one that is not known
     ├── PermissionDenied              PERMISSION_DENIED    a known caller who may not do this
+    ├── AlreadyExists                 ALREADY_EXISTS       something of this name is there
+    ├── Conflict                      ABORTED              changed by somebody else since it was read
     ├── Diverged                      INTERNAL             a training whose numbers are not finite
     ├── ResourceExhausted             RESOURCE_EXHAUSTED   queue full, out of memory, disk full
     ├── DeadlineExceeded              DEADLINE_EXCEEDED

@@ -156,11 +156,7 @@ class Scene:
         """
         given = isinstance(words, TextClassifier)
         vocabulary = words.vocabulary if isinstance(words, TextClassifier) else Vocabulary.from_words(words)
-        limit = self._default("max_detections", max_detections, 100)
-        if isinstance(limit, bool) or limit != int(limit) or limit < 1:
-            raise InvalidParameter(
-                "max_detections is out of range", field="max_detections", expected="1 or more", got=limit
-            )
+        limit = self._count("max_detections", max_detections, 100)
         least = self._unit("score_threshold", score_threshold, 0.0)
         overlap = self._unit("nms_iou_threshold", nms_iou_threshold, math.nan)
         head, encoding = self._seen_by("detect", boxes)
@@ -173,7 +169,7 @@ class Scene:
                 vocabulary,
                 score_threshold=least,
                 iou_threshold=0.5 if math.isnan(overlap) else overlap,
-                max_detections=int(limit),
+                max_detections=limit,
                 segment=self._segmenter(head) if masks else None,
             )
         if not isinstance(scores, MaskScores):
@@ -183,7 +179,7 @@ class Scene:
             self.geometry,
             vocabulary,
             score_threshold=least,
-            max_detections=int(limit),
+            max_detections=limit,
             iou_threshold=None if math.isnan(overlap) else overlap,
         )
         return finish if masks else lambda: dataclasses.replace(finish(), masks=None)
@@ -301,6 +297,15 @@ class Scene:
 
     def _default(self, key: str, value: float | None, fallback: float) -> float:
         return self.model.card.defaults.get(key, fallback) if value is None else value
+
+    def _count(self, name: str, value: int | None, fallback: int) -> int:
+        count = self._default(name, value, fallback)
+        is_number = isinstance(count, int | float | np.number) and not isinstance(count, bool)
+        if not is_number or not 1 <= count < math.inf or count != int(count):
+            raise InvalidParameter(
+                f"{name} is out of range", field=name, expected="a whole number, 1 or more", got=count
+            )
+        return int(count)
 
     def _unit(self, name: str, value: float | None, fallback: float, key: str = "") -> float:
         if value is None:

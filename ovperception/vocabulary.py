@@ -324,7 +324,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     Raises:
         InvalidVocabulary: There are none, or too many, or one is no text.
     """
-    if isinstance(texts, str) or not texts:
+    if isinstance(texts, str) or texts is None or not len(texts):
         raise InvalidVocabulary(
             "There is nothing to embed", field="texts", expected="a list of at least one string", got=texts
         )

@@ -17,7 +17,9 @@ __all__ = ["convert"]
 
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="The official file.", show_default=False)],
-    format_name: Annotated[str, typer.Option("--format", help="Whose checkpoint it is, such as fcclip.")],
+    format_name: Annotated[
+        str, typer.Option("--format", help="Whose checkpoint it is: fcclip, lseg or regionclip.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(

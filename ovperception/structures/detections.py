@@ -68,6 +68,8 @@ class Detections:
     masks: tuple[RLE, ...] | None = None
 
     def __post_init__(self) -> None:
+        if np.ndim(self.scores) != 1:
+            raise InvalidRegions("scores must be a list", field="scores", expected="(N,)", got=self.scores)
         count = len(self.scores)
         for name, dtype, shape in (
             ("boxes", np.float32, (count, 4)),

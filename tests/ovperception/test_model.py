@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,30 +152,33 @@ def test_images_of_any_size_are_answered(model: Model) -> None:
         ({"score_threshold": -0.1}, errors.InvalidParameter, "score_threshold"),
         ({"score_threshold": "high"}, errors.InvalidParameter, "score_threshold"),
         ({"max_detections": 0}, errors.InvalidParameter, "max_detections"),
+        ({"max_detections": "all"}, errors.InvalidParameter, "max_detections"),
+        ({"max_detections": float("nan")}, errors.InvalidParameter, "max_detections"),
+        ({"max_detections": float("inf")}, errors.InvalidParameter, "max_detections"),
         ({"nms_iou_threshold": 2}, errors.InvalidParameter, "nms_iou_threshold"),
     ],
 )
 def test_bad_numbers_are_refused_by_name(
-    scene: Scene, arguments: dict[str, object], error: type[errors.OVPError], field: str
+    scene: Scene, arguments: dict[str, Any], error: type[errors.OVPError], field: str
 ) -> None:
     with pytest.raises(error) as caught:
-        scene.detect(["cat"], **arguments)  # type: ignore[arg-type]
+        scene.detect(["cat"], **arguments)
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize("words", [[], "cat", [3], [""], ["cat", "cat"], ["x" * 300], ["a\0b"]])
-def test_bad_words_are_refused_and_the_next_question_works(scene: Scene, words: object) -> None:
+def test_bad_words_are_refused_and_the_next_question_works(scene: Scene, words: Any) -> None:
     with pytest.raises(errors.InvalidVocabulary):
-        scene.detect(words)  # type: ignore[arg-type]
+        scene.detect(words)
     assert scene.detect(["cat"]).classes == ("cat",)
 
 
 @pytest.mark.parametrize(
     "boxes", [[[0, 0, 0, 0]], [[5, 5, 1, 9]], [[0, 0, np.nan, 9]], [[1, 2, 3]], "boxes", [[400, 0, 500, 9]]]
 )
-def test_bad_boxes_are_refused(scene: Scene, boxes: object) -> None:
+def test_bad_boxes_are_refused(scene: Scene, boxes: Any) -> None:
     with pytest.raises(errors.InvalidRegions):
-        scene.embed_regions(boxes)  # type: ignore[arg-type]
+        scene.embed_regions(boxes)
 
 
 def test_embeddings_have_unit_length(model: Model, scene: Scene, image: NDArray[np.uint8]) -> None:
@@ -217,7 +221,7 @@ def test_the_digest_is_of_the_weights(model: Model) -> None:
     again = ovperception.load("tiny")
     assert again.digest == model.digest
     with torch.no_grad():
-        again.heads["fcclip"].void_embedding.add_(1)  # type: ignore[operator, union-attr]
+        again.heads["fcclip"].get_parameter("void_embedding").add_(1)
     del again.__dict__["digest"]
     assert again.digest != model.digest
 
@@ -232,3 +236,9 @@ def test_the_clip_is_small() -> None:
     tensors = read_bundle(locate("tiny")).part("backbone")
     counted = [v for k, v in tensors.items() if "running_" not in k and "num_batches" not in k]
     assert sum(v.numel() for v in counted) <= 8e6
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_what_names_no_model_is_unknown(name: Any) -> None:
+    with pytest.raises(errors.UnknownModel):
+        ovperception.load(name)

@@ -66,6 +66,7 @@ def test_numbers_are_converted_where_nothing_is_lost():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"scores": None}, "scores"),
         ({"boxes": np.zeros((2, 4), np.float32)}, "boxes"),
         ({"boxes": np.zeros((3, 5), np.float32)}, "boxes"),
         ({"boxes": np.array([["a"] * 4] * 3)}, "boxes"),
