@@ -10,8 +10,8 @@ import typer
 from eval import protocol_command, table_command
 from eval.reporting import compare_command
 from eval.running.job import ResolutionChoice
-from eval.scenes import MEASURES
-from eval.scenes_command import evaluate_own_measures
+from eval.scenes.command import evaluate_own_measures
+from eval.scenes.settings import MEASURES
 from ovperception.datasets.scenes.vocabulary import Part
 from ovperception.errors import InvalidParameter
 

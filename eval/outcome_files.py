@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from eval.outcome import (
     Outcome,
     RunFacts,
 )
-from ovperception.errors import InvalidDataset, MissingFile
+from ovperception.errors import InvalidDataset, InvalidParameter, MissingFile
 from ovperception.images import write_file
 
-__all__ = ["METRICS_FILE", "OUTCOME_FILE", "read_outcome", "write_outcome"]
+__all__ = ["METRICS_FILE", "OUTCOME_FILE", "prepare_folder", "read_outcome", "write_outcome"]
 
 METRICS_FILE = "metrics.json"
 OUTCOME_FILE = "outcome.json"
@@ -35,6 +36,27 @@ _LATENCIES = "latencies.json"
 _COUNTS = "image_counts.npz"
 _EXAMPLES = "examples"
 _VERSION = 1
+
+
+def prepare_folder(out: Path) -> None:
+    """Makes sure, before hours of work, that the results can be written.
+
+    Raises:
+        InvalidParameter: it is no folder, or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        trial = out / f".{METRICS_FILE}.{os.getpid()}"
+        trial.write_bytes(b"")
+        trial.unlink()
+    except OSError as error:
+        raise InvalidParameter(
+            "The output folder cannot be written",
+            field="out",
+            expected="a folder, or a path where one can be made",
+            got=f"{out} ({error.strerror or error})",
+            mend="Name another folder",
+        ) from error
 
 
 def write_outcome(outcome: Outcome, out: Path) -> None:

@@ -19,7 +19,7 @@ from eval.running.scoring import Scored, scored
 from eval.running.share import RECORDS, Opened, count_of
 from eval.running.tables import breakdowns, class_rows, counted_warnings
 
-__all__ = ["end", "headline_of"]
+__all__ = ["end", "facts_of", "finish", "headline_of"]
 
 
 def headline_of(protocol: EvaluationProtocol, metrics: Mapping[str, float | None]) -> str:
@@ -30,6 +30,11 @@ def headline_of(protocol: EvaluationProtocol, metrics: Mapping[str, float | None
 
 
 def end(opened: Opened, identity: Identity) -> Outcome:
+    """What `finish` wrote, alone."""
+    return finish(opened, identity)[0]
+
+
+def finish(opened: Opened, identity: Identity) -> tuple[Outcome, Scored]:
     """Scores what was done and writes it; the same records give the same numbers.
 
     Raises:
@@ -41,7 +46,7 @@ def end(opened: Opened, identity: Identity) -> Outcome:
     result = scored(opened, done)
     images = image_scores(done)
     groups = {str(name): ids for name, ids in opened.question.groups.items()}
-    facts = _facts(opened, identity, done, result)
+    facts = facts_of(opened, identity, done, truth=result.truth, predictions=result.predictions)
     outcome = Outcome(
         protocol=job.protocol.name,
         title=job.protocol.title,
@@ -62,7 +67,7 @@ def end(opened: Opened, identity: Identity) -> Outcome:
         warnings=counted_warnings(result.scores.warnings),
     )
     write_outcome(outcome, job.out)
-    return outcome
+    return outcome, result
 
 
 def _report_line(opened: Opened, images: int, facts: RunFacts, engine: str) -> str:
@@ -80,7 +85,16 @@ def _report_line(opened: Opened, images: int, facts: RunFacts, engine: str) -> s
     )
 
 
-def _facts(opened: Opened, identity: Identity, done: Done, result: Scored) -> RunFacts:
+def facts_of(opened: Opened, identity: Identity, done: Done, *, truth: str, predictions: str) -> RunFacts:
+    """What one must know to repeat a run.
+
+    Args:
+        opened: what was evaluated.
+        identity: who answered.
+        done: the records.
+        truth: path of the annotations.
+        predictions: path of the answers.
+    """
     job, sessions = opened.job, done.sessions
     spent = [(record["asked_s"], record["judged_s"]) for record in done]
     drawn = job.data == "scenes"
@@ -94,8 +108,8 @@ def _facts(opened: Opened, identity: Identity, done: Done, result: Scored) -> Ru
         server=job.server,
         data=opened.dataset.name,
         split=job.split or job.protocol.split,
-        truth=result.truth,
-        predictions=result.predictions,
+        truth=truth,
+        predictions=predictions,
         vocabulary=job.protocol.asked or job.protocol.vocabulary,
         vocabulary_hash=opened.question.vocabulary.content_hash,
         templates=job.protocol.templates or identity.templates,

@@ -24,13 +24,12 @@ from eval.metrics import (
 )
 from eval.metrics.json_files import read_json
 from eval.outcome import ConfusedPair, Curve, ImageCounts, ImageScore, Outcome, RunFacts
-from eval.outcome_files import write_outcome
+from eval.outcome_files import prepare_folder, write_outcome
 from eval.protocols import AP, PQ, EvaluationProtocol, MeanIoU, groups_of, report_line
-from eval.report import installed, prepare_folder
 from eval.running.agreement import box_agreement
 from eval.running.ending import headline_of
 from eval.running.label_codings import label_files
-from eval.running.machine import machine, tree, versions
+from eval.running.machine import installed, machine, tree, versions
 from eval.running.question import judged_rows
 from eval.running.scoring import score_objects
 from eval.running.tables import (

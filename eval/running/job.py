@@ -14,6 +14,7 @@ from ovperception.datasets.labelled_images import label_folder
 from ovperception.datasets.named import named_dataset, open_dataset
 from ovperception.datasets.samples import Dataset, Truth
 from ovperception.datasets.scene_sets import DrawnScenes, scenes_classes
+from ovperception.datasets.scenes.vocabulary import Part
 from ovperception.errors import InvalidParameter, Unsupported
 from ovperception.vocabulary import builtin_names
 
@@ -38,6 +39,7 @@ class Job:
         limit: judge the first images only.
         first: index of the first scene, of drawn ones.
         size: side in pixels of drawn scenes.
+        part: of the words of drawn scenes, which is asked and judged.
         device: where a model in process runs.
         server: address of a server to ask instead; "" for none.
         resolution: of the protocol, or left to the model.
@@ -54,6 +56,7 @@ class Job:
     limit: int | None = None
     first: int = 0
     size: int = 512
+    part: Part = "all"
     device: str = "cpu"
     server: str = ""
     resolution: ResolutionChoice = "protocol"
@@ -132,7 +135,7 @@ def _opened(job: Job) -> Dataset:
     if job.data == "scenes":
         count = job.limit or named_dataset("scenes").images or 1
         split = job.split or job.protocol.split
-        return DrawnScenes(split, count, first=job.first, size=job.size)  # type: ignore[arg-type]
+        return DrawnScenes(split, count, first=job.first, size=job.size, words=job.part)  # type: ignore[arg-type]
     if job.data.endswith(".json"):
         return coco_dataset(job.data, job.root or Path(job.data).parent)
     if job.words is not None or Path(job.data).is_dir():
@@ -161,7 +164,7 @@ def judged_classes(chosen: EvaluationProtocol, dataset: Dataset) -> Classes:
     """
     own = Classes(vocabulary=dataset.vocabulary, category_ids=dataset.category_ids)
     if chosen.vocabulary == "scenes":
-        return scenes_classes()
+        return own if isinstance(dataset, DrawnScenes) else scenes_classes()
     if chosen.vocabulary not in builtin_names():
         return own
     known = builtin_classes(chosen.vocabulary)

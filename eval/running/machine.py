@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from eval.report import commit, installed
-
-__all__ = ["machine", "tree", "versions"]
+__all__ = ["commit", "installed", "machine", "tree", "versions"]
 
 _LIBRARIES = ("ovperception", "torch", "open-clip-torch", "hotcoco", "pycocotools", "numpy", "pillow")
 
@@ -52,3 +52,31 @@ def _processor() -> str:
 def tree() -> str:
     """The commit of the checkout, marked if it was changed since; "" outside of one."""
     return commit() or ""
+
+
+def installed(name: str) -> str:
+    """Version of a library; says so if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str | None:
+    """The commit of the checkout this code runs from, marked if it was changed since; None elsewhere."""
+    here = Path(__file__).resolve()
+    try:
+        # An installed copy may lie inside a checkout of something else.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        head = _git(here.parent, "rev-parse", "HEAD")
+        changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{head} with changes" if changed else head
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from eval.metrics import Category
 from eval.protocols import AP, EvaluationProtocol, FewShot, groups_of
 from eval.running.job import judged_classes
-from ovperception.datasets.categories import builtin_classes
+from ovperception.datasets.categories import Classes, builtin_classes
 from ovperception.datasets.pascal import voc_20b_of_context
 from ovperception.datasets.samples import Dataset, Sample
+from ovperception.datasets.scene_sets import scenes_classes
 from ovperception.datasets.vocabularies.files import Part
 from ovperception.vocabulary import Vocabulary, VocabularyClass, builtin_names
 
@@ -52,7 +53,7 @@ def question_of(protocol: EvaluationProtocol, dataset: Dataset) -> Question:
     """
     classes = judged_classes(protocol, dataset)
     named = protocol.vocabulary == "scenes" or protocol.vocabulary in builtin_names()
-    parts = groups_of(protocol) if named else {}
+    parts = _parts(protocol, classes) if named else {}
     asked, judged = _asked(protocol, classes.vocabulary, parts)
     by_part = {i: part for part, rows in parts.items() if part not in ("things", "stuff") for i in rows}
     kept = judged_rows(protocol, classes.vocabulary, named)
@@ -81,6 +82,17 @@ def question_of(protocol: EvaluationProtocol, dataset: Dataset) -> Question:
         groups=groups,
         labels=tuple(labels),
     )
+
+
+def _parts(protocol: EvaluationProtocol, classes: Classes) -> dict[Part, tuple[int, ...]]:
+    """Rows of each group; drawn scenes may have some of the words alone."""
+    parts = groups_of(protocol)
+    if protocol.vocabulary != "scenes":
+        return parts
+    numbers, index = scenes_classes().category_ids, classes.index
+    return {
+        part: tuple(index[numbers[i]] for i in rows if numbers[i] in index) for part, rows in parts.items()
+    }
 
 
 def _asked(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ovperception.datasets.scene_sets import DrawnScenes
 from ovperception.errors import Conflict, InvalidParameter, MissingFile
 from ovperception.images import write_file
 
-__all__ = ["Plan", "asker_of", "run", "torchrun_share"]
+__all__ = ["Plan", "asker_of", "keep_plan", "plan_of", "prepare", "run", "torchrun_share"]
 
 _PLAN = "plan.json"
 _POLL_S = 0.5
@@ -86,7 +86,7 @@ def run(
     opened = [open_job(job) for job in jobs]
     _check_pictures(opened[0])
     for job in jobs:
-        _prepare(job.out)
+        prepare(job.out)
     share = None if alone else torchrun_share()
     with contextlib.ExitStack() as stack:
         for job in jobs:
@@ -97,7 +97,7 @@ def run(
         identity = asker.identity
         for one in opened:
             check_task(one, asker)
-            _keep_plan(one, identity)
+            keep_plan(one.job.out / RECORDS, plan_of(one, identity))
         done = [finished(one.job.out / RECORDS, one.job.out, one) for one in opened]
         counts = [count_of(one) for one in opened]
         left = sum(
@@ -148,7 +148,7 @@ def _check_together(jobs: Sequence[Job]) -> None:
         raise InvalidParameter("Two evaluations write into one folder", field="out")
 
 
-def _prepare(out: Path) -> None:
+def prepare(out: Path) -> None:
     """Makes sure, before hours of work, that results can be written."""
     trial = out / RECORDS / f".trial.{os.getpid()}"
     try:
@@ -175,14 +175,13 @@ def _check_pictures(opened: Opened) -> None:
         )
 
 
-def _keep_plan(opened: Opened, identity: Identity) -> None:
-    """Notes what this folder is for, or checks that it is for this.
+def keep_plan(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Notes what a folder of records is for, or checks that it is for this.
 
     Raises:
         Conflict: it holds results of something else.
     """
-    path = opened.job.out / RECORDS / _PLAN
-    wanted = _plan(opened, identity)
+    path = folder / _PLAN
     if not path.is_file():
         write_file(path, json.dumps(wanted, indent=1).encode())
         return
@@ -201,7 +200,7 @@ def _keep_plan(opened: Opened, identity: Identity) -> None:
         )
 
 
-def _plan(opened: Opened, identity: Identity) -> dict[str, Any]:
+def plan_of(opened: Opened, identity: Identity) -> dict[str, Any]:
     """Everything that must be the same for records to go together; not how many, where or by how many."""
     job = opened.job
     rules = hashlib.sha256(repr(job.protocol).encode()).hexdigest()[:16]

@@ -24,6 +24,7 @@ from eval.outcome import ConfusedPair, Curve, ImageCounts
 from eval.protocols import AP, PQ, FewShot, MeanIoU
 from eval.running.done import Done
 from eval.running.journal import Record
+from eval.running.machine import installed
 from eval.running.prediction_files import FOLDER, write_json_list, write_json_object
 from eval.running.share import Opened
 from eval.running.tables import confused_labels, confused_pairs, curves, group_metrics
@@ -235,6 +236,4 @@ def _episodes(opened: Opened, done: Done) -> Scored:
 
 
 def _own() -> str:
-    from eval.report import installed
-
     return f"ovperception {installed('ovperception')}"

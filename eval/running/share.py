@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 from eval.protocols import AP
 from eval.running.asking import Asker, Looked, ask, picture_of
@@ -16,8 +18,20 @@ from eval.running.question import Question, question_of
 from eval.running.truth_file import annotation_file
 from ovperception.datasets.samples import Dataset, Sample
 from ovperception.errors import Unsupported
+from ovperception.vocabulary import Vocabulary
 
-__all__ = ["RECORDS", "Opened", "Share", "check_task", "count_of", "open_job", "work"]
+__all__ = [
+    "RECORDS",
+    "ImageTask",
+    "Opened",
+    "Share",
+    "Task",
+    "check_task",
+    "count_of",
+    "open_job",
+    "work",
+    "work_on",
+]
 
 RECORDS = "run"
 """Folder of the records, under OUT."""
@@ -68,6 +82,34 @@ def check_task(opened: Opened, asker: Asker) -> None:
         )
 
 
+class ImageTask(Protocol):
+    """Something that is done with every image and is recorded."""
+
+    @property
+    def count(self) -> int:
+        """How many images."""
+        ...
+
+    @property
+    def done(self) -> set[int]:
+        """Those of them that need not be done again."""
+        ...
+
+    @property
+    def words(self) -> Vocabulary | None:
+        """What the model is to learn first."""
+        ...
+
+    @property
+    def masks(self) -> bool | None:
+        """Whether masks of detections are wanted; None where the model's look is of no use."""
+        ...
+
+    def record(self, index: int, sample: Sample, looked: Looked, encode_s: float, *, masks: bool) -> None:
+        """Asks about one image and notes what came of it."""
+        ...
+
+
 def work(
     opened: Sequence[Opened],
     asker: Asker,
@@ -87,58 +129,83 @@ def work(
     Raises:
         OVPError: the first thing that goes wrong; what was done before is on the disk.
     """
-    tasks = [_Task(one, session, share) for one in opened]
-    dataset = opened[0].dataset
-    masks = any(task.judge.masks for task in tasks)
+    with contextlib.ExitStack() as stack:
+        tasks = [stack.enter_context(Task(one, session, share)) for one in opened]
+        work_on(opened[0], tasks, asker, share, on_image)
+
+
+def work_on(
+    opened: Opened,
+    tasks: Sequence[ImageTask],
+    asker: Asker,
+    share: Share = Share(),
+    on_image: Callable[[], object] = lambda: None,
+) -> None:
+    """Does the tasks of a share, each picture looked at once for all of them.
+
+    Args:
+        opened: whose pictures, as its job presents them.
+        tasks: what is done with each.
+        asker: the model.
+        share: which images.
+        on_image: called after each image that was done now.
+    """
+    masks = any(task.masks for task in tasks)
     learnt = False
-    try:
-        for index in range(share.rank, max(task.count for task in tasks), share.world):
-            waiting = [task for task in tasks if index < task.count and index not in task.done]
-            if not waiting:
-                continue
-            if not learnt:
-                _learn(waiting, asker)
-                learnt = True
-            sample = dataset.sample(index)
-            begun = time.perf_counter()
-            picture = picture_of(sample, waiting[0].opened.job)
-            loaded = time.perf_counter()
-            looked = asker.look(picture)
-            looked.timing["load"] = 1e3 * (loaded - begun)
-            encode_s = time.perf_counter() - loaded
-            for task in waiting:
-                task.record(index, sample, looked, encode_s, masks=masks)
-            on_image()
-    finally:
-        for task in tasks:
-            task.journal.__exit__()
+    for index in range(share.rank, max(task.count for task in tasks), share.world):
+        waiting = [task for task in tasks if index < task.count and index not in task.done]
+        if not waiting:
+            continue
+        if not learnt:
+            _learn(waiting, asker)
+            learnt = True
+        sample = opened.dataset.sample(index)
+        begun = time.perf_counter()
+        picture = picture_of(sample, opened.job)
+        loaded = time.perf_counter()
+        seen = any(task.masks is not None for task in waiting)
+        looked = asker.look(picture) if seen else Looked(None, picture, model=None, timing={})
+        looked.timing["load"] = 1e3 * (loaded - begun)
+        encode_s = time.perf_counter() - loaded
+        for task in waiting:
+            task.record(index, sample, looked, encode_s, masks=masks)
+        on_image()
 
 
-def _learn(tasks: Sequence[_Task], asker: Asker) -> None:
-    asked = [task.opened.question.vocabulary for task in tasks]
+def _learn(tasks: Sequence[ImageTask], asker: Asker) -> None:
+    asked = [task.words for task in tasks if task.words is not None]
     for words in {words.content_hash: words for words in asked}.values():
         asker.learn(words)
 
 
-class _Task:
-    """One job of a share."""
+class Task:
+    """One job of a share; a context manager, which closes its journal."""
 
     def __init__(self, opened: Opened, session: str, share: Share) -> None:
         folder = opened.job.out / RECORDS
         self.opened = opened
         self.count = count_of(opened)
         self.done = finished(folder, opened.job.out, opened)
-        self.journal = Journal(folder, session, share.rank)
+        self.words = opened.question.vocabulary
         keep = isinstance(opened.job.protocol.metric, AP) and annotation_file(opened.dataset) is None
-        self.judge = judge_of(opened.job, opened.dataset, opened.question, keep_truth=keep)
+        self._judge = judge_of(opened.job, opened.dataset, opened.question, keep_truth=keep)
+        self.masks = self._judge.masks
+        self._journal = Journal(folder, session, share.rank)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.__exit__()
 
     def record(self, index: int, sample: Sample, looked: Looked, encode_s: float, *, masks: bool) -> None:
+        """Asks about one image and notes what came of it."""
         begun = time.perf_counter()
         answer = ask(looked, self.opened.job, self.opened.question, sample, masks=masks)
         asked = time.perf_counter()
-        judged: Record = self.judge.record(sample, answer)
+        judged: Record = self._judge.record(sample, answer)
         spent = time.perf_counter() - asked
-        self.journal.append(
+        self._journal.append(
             {
                 "i": index,
                 "id": sample.image_id,

@@ -59,6 +59,7 @@ class DrawnScenes:
         images: how many.
         first: index of the first.
         size: side of the square scenes in pixels.
+        words: classes that are there; things of others are none, and their pixels are not judged.
 
     Raises:
         InvalidParameter: an unknown split or an impossible index.
@@ -67,7 +68,15 @@ class DrawnScenes:
     truths: frozenset[Truth] = frozenset(get_args(Truth))
     annotations: Path | None = None
 
-    def __init__(self, split: Split = "val", images: int = 500, *, first: int = 0, size: int = 512) -> None:
+    def __init__(
+        self,
+        split: Split = "val",
+        images: int = 500,
+        *,
+        first: int = 0,
+        size: int = 512,
+        words: Part = "all",
+    ) -> None:
         if images < 1:
             raise InvalidParameter(
                 "There is nothing to draw", field="images", expected="1 or more", got=images
@@ -79,7 +88,10 @@ class DrawnScenes:
         self._first = first
         self._images = images
         self._side = size
-        self._classes = scenes_classes()
+        self._classes = scenes_classes(words)
+        known = self._classes.category_ids
+        others = {category.id for category in chosen_categories("all")} - set(known)
+        self._table = LabelTable.of(known, *others)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -102,18 +114,25 @@ class DrawnScenes:
             image_id=number + 1,
             file_name=f"{number + 1:012d}.jpg",
             size=(self._side, self._side),
-            read_image=partial(_image, self._split, number, self._side),
+            read_image=partial(self._image, number),
             read_instances=partial(self._instances, number),
             read_labels=partial(self._labels, number),
             read_panoptic=partial(self._panoptic, number),
         )
 
+    def drawn(self, index: int) -> SceneSample:
+        """Scene `index` with all that is known of it, words that are not asked included."""
+        return self._drawn(self._first + check_index(index, len(self)))
+
     def _drawn(self, number: int) -> SceneSample:
         return _drawn(self._split, number, self._side)
 
+    def _image(self, number: int) -> NDArray[np.uint8]:
+        return self._drawn(number).image
+
     def _instances(self, number: int) -> Instances:
         drawn, index = self._drawn(number), self._classes.index
-        things = drawn.things
+        things = [thing for thing in drawn.things if thing.category_id in index]
         return Instances(
             boxes=np.array([t.box for t in things], np.float64).reshape(-1, 4),
             classes=np.array([index[t.category_id] for t in things], np.int64),
@@ -124,17 +143,18 @@ class DrawnScenes:
         )
 
     def _labels(self, number: int) -> LabelMap:
-        numbers = {i: c for c, i in self._classes.index.items()}
-        table = LabelTable.of([numbers[i] for i in range(len(numbers))])
-        return table.apply(self._drawn(number).labels, f"scene {number}")
+        return self._table.apply(self._drawn(number).labels, f"scene {number}")
 
     def _panoptic(self, number: int) -> PanopticTruth:
         drawn, index = self._drawn(number), self._classes.index
+        judged = [segment for segment in drawn.segments if segment.category_id in index]
+        kept = np.zeros(max(segment.id for segment in drawn.segments) + 1, np.int32)
+        kept[[segment.id for segment in judged]] = [segment.id for segment in judged]
         return PanopticTruth(
-            ids=drawn.panoptic,
+            ids=kept[drawn.panoptic],
             segments=tuple(
                 TruthSegment(id=s.id, class_id=index[s.category_id], is_crowd=False, area=s.area)
-                for s in drawn.segments
+                for s in judged
             ),
         )
 
@@ -143,10 +163,6 @@ class DrawnScenes:
 def _drawn(split: Split, number: int, side: int) -> SceneSample:
     """Picture and truth are asked for one after the other, and drawn once."""
     return scene(split, number, (side, side))
-
-
-def _image(split: Split, number: int, side: int) -> NDArray[np.uint8]:
-    return _drawn(split, number, side).image
 
 
 def scenes_folder(root: Path | str, form: ScenesForm = "instances") -> Dataset:

@@ -1,13 +1,15 @@
-"""`ovp eval` writes two files and prints a table, or says in one line what is wrong."""
+"""`ovp eval` writes what a protocol writes and prints a table, or says in one line what is wrong."""
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
 import pytest
 
-from eval import command, report
+from eval import command
+from eval.running import machine
 from ovperception import cli
 from ovperception.datasets.scenes import load_categories, scene
 from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
@@ -37,20 +39,26 @@ def test_files_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert "box/AP50_novel" in shown
     assert "100.00" in shown
-    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "report.md"]
+    assert {p.name for p in out.iterdir()} == {
+        *("metrics.json", "outcome.json", "latencies.json", "report.html", "examples"),
+        *("detection", "semantic", "panoptic", "naming_crop_region"),
+    }
+    assert all((out / part / "report.html").is_file() for part in ("detection", "semantic", "panoptic"))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["panoptic/PQ"] == 1
     assert metrics["crop/top1_scene"] == 1
     assert metrics["box/APl"] is None
-    text = (out / "report.md").read_text()
+    text = html.unescape((out / "report.html").read_text())
     for fact in (
-        *("# fake, version 1 on scenes", "d" * 64, "b" * 64, scenes_vocabulary().content_hash),
-        *("a {}.; the {}\\|.", "split val", "2, from index 0", "667 classes", "pycocotools"),
-        *("panopticapi's rules", "detectron2's rule", "score_threshold 0.3", "96 x 96"),
+        *("fake, version 1", "d" * 64, "b" * 64, scenes_vocabulary().content_hash),
+        *("a {}.; the {}|.", "scenes_val", "scenes 0 and up, 96 pixels a side", "667 classes", "hotcoco"),
+        *("panopticapi's rules", "detectron2's rule"),
     ):
         assert fact in text
-    assert "| PQ | 100.00 |" in text
-    assert "| APl | n/a |" in text
+    assert "<td>panoptic/PQ</td><td>100.00</td>" in text
+    assert "<td>box/APl</td><td>n/a</td>" in text
+    assert cli.main([*OPTIONS, "--out", str(out)]) == 0
+    assert "2 of 2 images were done before" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_fake")
@@ -94,13 +102,13 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_an_installed_copy_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "__file__", str(tmp_path / "report.py"))
-    assert report.commit() is None
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
+    assert machine.commit() is None
 
 
 def test_the_commit_is_the_checkouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(folder: Path, *arguments: str) -> str:
-        return {"rev-parse": "abc", "status": "M x", "ls-files": "report.py"}[arguments[0]]
+        return {"rev-parse": "abc", "status": "M x", "ls-files": "machine.py"}[arguments[0]]
 
-    monkeypatch.setattr(report, "_git", git)
-    assert report.commit() == "abc with changes"
+    monkeypatch.setattr(machine, "_git", git)
+    assert machine.commit() == "abc with changes"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.crops import drawn_crops, scene_crops
 from eval.scenes import MEASURES, SceneEvaluation, evaluate_scenes
+from eval.scenes.crops import drawn_crops, scene_crops
 from ovperception.datasets.scenes import SceneSample, load_categories, scene
 from ovperception.errors import InvalidParameter, Unsupported
 

@@ -7,7 +7,8 @@ text embedding; a class scores as its best synonym.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from eval.naming import NamingTally
+from eval.scenes.naming import Pairs
 from ovperception.datasets.scenes import SceneCategory, SceneSample, render_crop
 from ovperception.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from ovperception.model import Model
 
-__all__ = ["CONTEXT", "SMALLEST_CROP", "CropEvaluator", "drawn_crops", "scene_crops"]
+__all__ = ["CONTEXT", "SMALLEST_CROP", "CropNamer", "drawn_crops", "scene_crops"]
 
 CONTEXT = 0.1
 """How far a crop of a scene reaches beyond the box on each side, in sides of the box."""
@@ -67,8 +68,8 @@ def scene_crops(sample: SceneSample, categories: Sequence[SceneCategory]) -> Ite
         yield sample.image[top:bottom, left:right], segment.category_id
 
 
-class CropEvaluator:
-    """Names crops and counts how often it was right.
+class CropNamer:
+    """Names crops by the nearest text.
 
     Args:
         model: whose backbone looks.
@@ -78,17 +79,18 @@ class CropEvaluator:
 
     def __init__(self, model: Model, categories: Sequence[SceneCategory], vocabulary: Vocabulary) -> None:
         self._model = model
-        self._things = tuple(c for c in categories if c.is_thing)
-        self._index = {c.id: i for i, c in enumerate(self._things)}
+        things = [c for c in categories if c.is_thing]
+        self._index = {c.id: i for i, c in enumerate(things)}
         self._classifier = model.classifier(vocabulary)
-        self._waiting: list[tuple[torch.Tensor, int]] = []
-        self._tally = NamingTally(self._things)
 
-    def add(self, crop: NDArray[np.uint8], category_id: int) -> None:
-        """Takes one crop, (h, w, 3) RGB of any size."""
-        self._waiting.append((self._fitted(crop), self._index[category_id]))
-        if len(self._waiting) == _BATCH:
-            self._flush()
+    def names(self, crops: Iterable[Crop]) -> Pairs:
+        """What each crop is, and what it was called; they are looked at 64 at a time."""
+        left = iter(crops)
+        rows = [np.zeros((0, 2), np.int64)]
+        while batch := list(islice(left, _BATCH)):
+            true = np.array([self._index[category_id] for _, category_id in batch], np.int64)
+            rows.append(np.column_stack([true, self._chosen([crop for crop, _ in batch])]))
+        return np.concatenate(rows)
 
     def _fitted(self, crop: NDArray[np.uint8]) -> torch.Tensor:
         side = self._model.spec.image_size
@@ -98,20 +100,11 @@ class CropEvaluator:
         return picture[0]
 
     @torch.inference_mode()
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
+    def _chosen(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
         spec = self._model.spec
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-        images = (torch.stack([image for image, _ in self._waiting]) - mean) / std
-        truth = np.array([index for _, index in self._waiting])
-        self._waiting.clear()
+        images = (torch.stack([self._fitted(crop) for crop in crops]) - mean) / std
         embeddings = F.normalize(self._model.backbone.embed_image(images).float(), dim=-1)
         rows = self._classifier.embeddings.to(embeddings)
         chosen = self._classifier.reduce(embeddings @ rows.T).argmax(dim=1).cpu().numpy()
-        self._tally.add(truth, chosen)
-
-    def metrics(self, name: str) -> dict[str, float | None]:
-        """Share of the crops named rightly: ``name``, ``name_base``, ``name_novel``; None without any."""
-        self._flush()
-        return self._tally.metrics(name)
+        return np.asarray(chosen, np.int64)
