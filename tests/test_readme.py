@@ -107,8 +107,13 @@ def test_every_command_runs_in_order(folder: Path, port: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_runs(folder: Path, port: str, number: int) -> None:
-    exec(compile(blocks("python")[number].replace(PORT, port), f"README block {number}", "exec"), {})
+def test_python_finds_the_snowman(
+    folder: Path, port: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: dict[str, object] = {}
+    exec(compile(blocks("python")[number].replace(PORT, port), f"README block {number}", "exec"), left)
+    found = getattr(left.get("found"), "names", ())
+    assert "snowman" in found or "'snowman'" in capsys.readouterr().out
 
 
 def test_pictures_exist() -> None:
