@@ -20,6 +20,8 @@ from ovperception.drawing import (
     grid,
     legend,
 )
+from ovperception.drawing.canvas import Style
+from ovperception.drawing.labels import LabelWriter, overlap
 from ovperception.errors import InvalidImage, InvalidParameter
 from ovperception.rle import RLE
 from ovperception.structures import Detections, PanopticMap, Segment, SemanticMap
@@ -75,7 +77,7 @@ def test_a_name_keeps_its_colour():
     alone = colours(["taxi"])[0]
     np.testing.assert_array_equal(colours(["taxi", "dog", "cat"])[0], alone)
     code = "from ovperception.drawing import colours; print(colours(['taxi'])[0].tolist())"
-    root = Path(drawing.__file__).parents[1]
+    root = Path(drawing.__file__).parents[2]
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert other.stdout.strip() == str(alone.tolist())
 
@@ -133,7 +135,7 @@ def test_boxes_outside_the_picture_are_drawn_at_its_border(box):
 )
 def test_labels_lie_inside_and_leave_the_picture_visible(centres, size):
     canvas = grey(*size)
-    writer = drawing._Writer(canvas, drawing._Style.of(canvas))
+    writer = LabelWriter(canvas, Style.of(canvas))
     for x, y in centres:
         cx, cy = int(x * (size[1] - 1)), int(y * (size[0] - 1))
         writer.at_box(
@@ -150,12 +152,12 @@ def test_labels_lie_inside_and_leave_the_picture_visible(centres, size):
 
 def test_labels_of_neighbours_do_not_overlap():
     canvas = grey(480, 640)
-    writer = drawing._Writer(canvas, drawing._Style.of(canvas))
+    writer = LabelWriter(canvas, Style.of(canvas))
     for i in range(5):
         writer.at_box("traffic light 0.50", (300 + i, 200 + i, 360 + i, 260 + i), (9, 9, 9))
     spots = [spot for _, spot, _ in writer.labels]
     assert len(spots) == 5
-    assert not any(drawing._overlap(a, b) for a, b in itertools.combinations(spots, 2))
+    assert not any(overlap(a, b) for a, b in itertools.combinations(spots, 2))
 
 
 def test_semantic_leaves_the_undecided_alone():

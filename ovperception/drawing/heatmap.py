@@ -1,0 +1,51 @@
+"""A heat map drawn over the picture it is about."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ovperception.drawing.canvas import Picture, copy_of
+from ovperception.errors import InvalidParameter
+
+__all__ = ["draw_heatmap"]
+
+
+def draw_heatmap(
+    image: Picture,
+    heat: NDArray[np.floating],
+    *,
+    limits: tuple[float, float] | None = None,
+    opacity: float = 0.65,
+) -> Picture:
+    """Similarity over the picture, from blue (low, faint) to red (high, strong).
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the presented image.
+        heat: (H, W); what is not finite counts as low.
+        limits: what counts as lowest and highest; the map's own extremes by default, so that pictures drawn
+            without limits cannot be compared with each other.
+        opacity: how strongly the highest value tints, 0-1.
+
+    Raises:
+        InvalidParameter: the map is of another size, or the limits are not ascending.
+    """
+    canvas = copy_of(image)
+    if heat.shape != canvas.shape[:2]:
+        raise InvalidParameter(
+            "The heat map is not of the image's size", expected=str(canvas.shape[:2]), got=heat.shape
+        )
+    finite = np.isfinite(heat)
+    if limits is None:
+        limits = (float(heat[finite].min()), float(heat[finite].max())) if finite.any() else (0.0, 0.0)
+    elif not limits[0] < limits[1]:
+        raise InvalidParameter("The limits must ascend", field="limits", got=limits)
+    low, high = limits
+    values = np.where(finite, heat, low).astype(np.float32)
+    values = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+    levels = (values * 255).astype(np.uint8)
+    painted = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[..., ::-1]
+    # Low values stay faint, so that the picture can still be recognised where nothing is.
+    strength = (opacity * (0.35 + 0.65 * values))[..., None]
+    return (canvas * (1 - strength) + painted * strength + 0.5).astype(np.uint8)
