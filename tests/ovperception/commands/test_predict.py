@@ -1,6 +1,7 @@
 """``ovp predict``, here and on a server."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -135,6 +136,8 @@ def test_words_from_elsewhere(folder, capfd):
         (["--vocabulary", "none"], "UNKNOWN_VOCABULARY"),
         (["--classes-file", "/none"], "MISSING_FILE"),
         (["--classes", "cat", "--task", "dream"], "USAGE"),
+        (["--classes", "cat", "--score-threshold", "high"], "USAGE"),
+        (["--classes", "cat", "--tls-ca", "ca.pem"], "INVALID_PARAMETER"),
         (["--classes", "cat", "--server", "nowhere"], "INVALID_PARAMETER"),
         (["--classes", "cat", "--out", "/dev/null/x"], "INVALID_PARAMETER"),
     ],
@@ -144,6 +147,37 @@ def test_what_can_be_mended(folder, capfd, arguments, reason):
     out, err = capfd.readouterr()
     assert not out
     assert json.loads(err)["error"]["reason"] == reason
+
+
+@pytest.mark.parametrize("least", ["nan", "1.5", "-1"])
+def test_a_bad_threshold_is_refused_before_a_model_is_loaded(folder, monkeypatch, capfd, least):
+    monkeypatch.setitem(vars(ovperception), "load", None)
+    arguments = ["predict", str(folder), "--classes", "cat", "--score-threshold", least, "--json"]
+    assert main(arguments) == 2
+    error = json.loads(capfd.readouterr().err)["error"]
+    assert (error["reason"], error["field"]) == ("INVALID_PARAMETER", "score_threshold")
+
+
+@pytest.mark.parametrize("task", ["detect", "semantic", "panoptic"])
+def test_pictures_of_unusual_size_and_depth(tmp_path, capfd, task):
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 2**16, (30, 40), dtype=np.uint16)
+    assert cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    save_image(tmp_path / "dot.png", np.zeros((1, 1, 3), np.uint8))
+    save_image(tmp_path / "long.png", np.zeros((50, 8000, 3), np.uint8))
+    arguments = ["predict", str(tmp_path), "--classes", "cat", "--task", task, "--json"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert [row["size"] for row in _rows(capfd)] == [[30, 40], [1, 1], [50, 8000]]
+
+
+def test_pictures_that_break_off(folder, capfd):
+    whole = (folder / "b.jpg").read_bytes()
+    for share in (0, 2, 20, len(whole) // 2, len(whole) - 20):
+        (folder / "b.jpg").write_bytes(whole[:share])
+        assert main(["predict", str(folder / "b.jpg"), "--classes", "cat", "--json"]) == 2, share
+        out, err = capfd.readouterr()
+        assert not out
+        assert json.loads(err)["error"]["reason"] == "INVALID_IMAGE"
 
 
 @pytest.mark.parametrize("least", ["nan", "1.5", "-1"])
@@ -180,9 +214,11 @@ sys.modules["torch"] = None
 from ovperception.cli import main
 sys.exit(main(["predict", "--help"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0
+    wide = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, env=wide)
+    assert done.returncode == 0, done.stderr
     assert b"--score-threshold" in done.stdout
+    assert b"[[x0, y0, x1, y1], ...]" in done.stdout  # brackets are markup to some
 
 
 @pytest.mark.parametrize(
