@@ -24,7 +24,7 @@ from ovperception.training.loss_scale import multiplied_in
 from ovperception.training.parameters import OptimizerSettings, make_optimizer
 from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.schedule import Schedule
-from ovperception.training.sharding import Shards, whole
+from ovperception.training.sharding import Shards
 
 if TYPE_CHECKING:
     import torch
@@ -240,7 +240,7 @@ def run_head(
     run.run(source, losses, workers=recipe.workers)
     run.settle()
     if shards is not None:
-        shipped.load_state_dict(whole(head.state_dict()))
+        shipped.load_state_dict(shards.whole(head.state_dict()))
     return shipped
 
 

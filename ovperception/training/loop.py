@@ -42,7 +42,7 @@ from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.loss_scale import LossScale
 from ovperception.training.parameters import NormStatistics, parameter_groups
 from ovperception.training.schedule import Schedule
-from ovperception.training.sharding import Shards, shared_out, shared_out_optimizer, whole
+from ovperception.training.sharding import Shards, shared_out, shared_out_optimizer
 from ovperception.training.step_counts import counted
 from ovperception.training.stopping import RunStopped, StopRequest
 from ovperception.training.streams import StreamSource
@@ -193,13 +193,13 @@ class TrainingRun:
             ResourceExhausted: no room; the file that stood there is intact.
         """
         states, places = self.world.gathered(random_state()), self.world.gathered(self._place)
-        state = whole(self._state(states, places), keep=self.world.writes)
+        state = self._state(states, places)
         self.world.told_by_writer(lambda: save_checkpoint(self.folder / "last.pt", state))
 
     def _state(self, random_states: list[dict[str, Any]], places: list[Any]) -> dict[str, Any]:
         state = {
-            "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "module": self._whole(self.module.state_dict()),
+            "optimizer": self._whole_optimizer(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "clip": self._clip.state_dict(),
@@ -211,7 +211,19 @@ class TrainingRun:
             "places": places,
             "processes": self.world.size,
         }
-        return state if self._average is None else state | {"average": self._average.state_dict()}
+        if self._average is not None:
+            average = self._average.state_dict()
+            state["average"] = average | {"weights": self._whole(average["weights"])}
+        return state
+
+    def _whole(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the process that writes keeps of weights that may be spread; every process calls it."""
+        return weights if self.shards is None else self.shards.whole(weights, keep=self.world.writes)
+
+    def _whole_optimizer(self) -> dict[str, Any]:
+        if self.shards is None:
+            return self.optimizer.state_dict()
+        return self.shards.whole_optimizer(self.optimizer, keep=self.world.writes)
 
     def run(self, source: BatchSource[Any] | StreamSource[Any], losses: Losses, *, workers: int = 0) -> None:
         """Train until the plan is done; ``last.pt`` holds the end.
@@ -417,7 +429,7 @@ class TrainingRun:
             with gathered, undisturbed(self.module):
                 metrics = self.world.told_by_writer(lambda: dict(evaluate(self.module, self.step)))
             if self.best.take(metrics, self.step):
-                module = whole(self.module.state_dict(), keep=self.world.writes)
+                module = self._whole(self.module.state_dict())
                 state = {"module": module, "step": self.step, "metrics": metrics}
                 try:
                     self.world.told_by_writer(lambda: save_checkpoint(self.folder / "best.pt", state))

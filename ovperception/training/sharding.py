@@ -45,6 +45,7 @@ class Shards:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        self._scalars = _as_lists(module)
         mesh = init_device_mesh(world.device.split(":")[0], (world.size,))
         self._called = CalledLosses(module)
         blocks = list(_blocks(module, block))
@@ -69,6 +70,21 @@ class Shards:
             return named
         name, value = next(iter(named.items()))
         return dict(named) | {name: value + torch.stack([p.flatten()[0] for p in lacking]).sum() * 0}
+
+    def whole(self, state: Mapping[str, Any], *, keep: bool = True) -> dict[str, Any]:
+        """The module's state, or another with a tensor a parameter, as one process has it."""
+        found: dict[str, Any] = whole(state, keep=keep)
+        return found | {n: found[n].view(()) for n in self._scalars if keep and n in found}
+
+    def whole_optimizer(self, optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Any]:
+        """The optimizer's state as one process has it."""
+        found: dict[str, Any] = whole(optimizer.state_dict(), keep=keep)
+        named = {id(p): name for name, p in self._called.module.named_parameters()}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, moments in found["state"].items():
+            if keep and named[id(parameters[number])] in self._scalars:
+                moments |= {k: v.view(()) if isinstance(v, torch.Tensor) else v for k, v in moments.items()}
+        return found
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -97,6 +113,16 @@ class Shards:
                 part._forward_pre_hooks, part._forward_hooks = before, after
             for part in parts:
                 part.reshard()
+
+
+def _as_lists(module: nn.Module) -> set[str]:
+    """Parameters that are one number become lists of one, which can be spread; returns their names."""
+    scalars = {name: p for name, p in module.named_parameters() if p.ndim == 0}
+    for name, number in scalars.items():
+        owner, _, key = name.rpartition(".")
+        alone = nn.Parameter(number.detach().view(1), requires_grad=number.requires_grad)
+        setattr(module.get_submodule(owner), key, alone)
+    return set(scalars)
 
 
 def _blocks(module: nn.Module, least: int) -> Iterator[nn.Module]:
@@ -159,6 +185,8 @@ def shared_out(tree: Any, like: Any) -> Any:
         return {key: shared_out(value, known.get(key)) for key, value in tree.items()}
     if not isinstance(like, DTensor) or not isinstance(tree, torch.Tensor):
         return tree
+    if not tree.ndim and like.numel() == 1:
+        tree = tree.view(1)
     if tree.shape != like.shape:
         raise InvalidCheckpoint(
             "The weights have another shape", expected=str(tuple(like.shape)), got=tuple(tree.shape)
@@ -175,7 +203,7 @@ def shared_out_optimizer(state: Mapping[str, Any], optimizer: torch.optim.Optimi
         "state": {
             number: {
                 name: shared_out(value, parameters[number])
-                if isinstance(value, torch.Tensor) and value.shape == parameters[number].shape
+                if name != "step"  # a number, whatever the shape of the parameter
                 else value
                 for name, value in moments.items()
             }

@@ -39,12 +39,13 @@ class Head(nn.Module):
         self.last = nn.Linear(5, 1)
         self.rare = nn.Linear(3, 1)
         self.idle = nn.Linear(1, 1)
+        self.scale = nn.Parameter(torch.tensor(0.1))
 
     def losses(self, batch: Tensor) -> Mapping[str, Tensor]:
         x = self.first(batch)
         for block in self.blocks:
             x = block(x)
-        found = {"fit": (self.last(x) - batch.sum(1, keepdim=True)).square().mean()}
+        found = {"fit": (self.scale.exp() * self.last(x) - batch.sum(1, keepdim=True)).square().mean()}
         if batch[0, 0] > 0:
             found["rare"] = 0.1 * self.rare(batch).square().mean()
         return found
