@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import ovperception
 from ovperception.errors import Unavailable
 from serving.gauges import Gauges
+from serving.tallies import Tallies
 from serving.telemetry import STAGES, CallRecord
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Metrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-# Of the stages, by the field of `Timing`; of images, passes and slots.
-_ModelSeries = tuple[tuple[tuple[str, Histogram], ...], Counter, Counter, Counter]
+_STAGES = tuple(STAGES.items())
+_IN, _OUT = ("in",), ("out",)
 _SHED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"})
 
 
@@ -42,87 +43,57 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._max_batch = max_batch
         self._server: tuple[object, object] | None = None
-        self._method_series: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        self._model_series: dict[str, _ModelSeries] = {}
+        self._tallies = Tallies()
         self._counters()
-        self._bytes_in, self._bytes_out = self._bytes.labels("in"), self._bytes.labels("out")
+        self.registry.register(self._tallies)
         self.registry.register(_Held(gauges))
         ProcessCollector(registry=self.registry)
 
     def _counters(self) -> None:
-        registry = self.registry
-        self._calls = Counter("ovp_requests", "Calls that have ended.", ["method", "code"], registry=registry)
-        self._seconds = Histogram(
-            "ovp_request_seconds",
-            "From a call's beginning to its answer.",
-            ["method"],
-            registry=registry,
-            buckets=_SECONDS,
+        counts, histograms = self._tallies.counts, self._tallies.histograms
+        self._calls = counts("ovp_requests", "Calls that have ended.", ["method", "code"])
+        self._seconds = histograms(
+            "ovp_request_seconds", "From a call's beginning to its answer.", ["method"], _SECONDS
         )
-        self._stages = Histogram(
-            "ovp_stage_seconds",
-            "Time in one stage, for each image.",
-            ["model", "stage"],
-            registry=registry,
-            buckets=_SECONDS,
+        self._stages = histograms(
+            "ovp_stage_seconds", "Time in one stage, for each image.", ["model", "stage"], _SECONDS
         )
-        self._shed = Counter(
-            "ovp_shed", "Calls that ended without an answer, by why.", ["reason"], registry=registry
-        )
-        self._replies = Counter("ovp_stream_replies", "Replies of streams.", ["method"], registry=registry)
-        self._images = Counter("ovp_encoded_images", "Images encoded.", ["model"], registry=registry)
-        self._passes = Counter("ovp_passes", "Passes through a backbone.", ["model"], registry=registry)
-        self._slots = Counter(
+        self._shed = counts("ovp_shed", "Calls that ended without an answer, by why.", ["reason"])
+        self._replies = counts("ovp_stream_replies", "Replies of streams.", ["method"])
+        self._images = counts("ovp_encoded_images", "Images encoded.", ["model"])
+        self._passes = counts("ovp_passes", "Passes through a backbone.", ["model"])
+        self._slots = counts(
             "ovp_pass_slots",
             "Images these passes had room for; images over slots is the batch fill.",
             ["model"],
-            registry=registry,
         )
-        self._bytes = Counter("ovp_bytes", "Bytes of requests and replies.", ["direction"], registry=registry)
+        self._bytes = counts("ovp_bytes", "Bytes of requests and replies.", ["direction"])
 
     def observe(self, record: CallRecord) -> None:
         """Count a call."""
         method = record.method.rpartition("/")[2]
-        if record.is_message:
-            self._replies.labels(method).inc()
-        else:
-            calls, seconds = self._of_method(method, record.code)
-            calls.inc()
-            seconds.observe(record.duration_ms / 1e3)
-            if record.code in _SHED:
-                self._shed.labels(record.field or record.reason or record.code).inc()
-        self._bytes_in.inc(record.request_bytes)
-        self._bytes_out.inc(record.reply_bytes)
-        for info in record.replies:
-            self._observe_reply(info.model.name, info.timing)
+        with self._tallies.lock:
+            if record.is_message:
+                self._replies.add((method,))
+            else:
+                self._calls.add((method, record.code))
+                self._seconds.add((method,), record.duration_ms / 1e3)
+                if record.code in _SHED:
+                    self._shed.add((record.field or record.reason or record.code,))
+            self._bytes.add(_IN, record.request_bytes)
+            self._bytes.add(_OUT, record.reply_bytes)
+            for info in record.replies:
+                self._observe_reply(info.model.name, info.timing)
 
     def _observe_reply(self, model: str, timing: results_pb2.Timing) -> None:
-        stages, images, passes, slots = self._of_model(model)
-        for name, seconds in stages:
-            seconds.observe(getattr(timing, name) / 1e3)
+        for stage, name in _STAGES:
+            self._stages.add((model, stage), getattr(timing, name) / 1e3)
         if timing.batch_size:
             # Each image of a pass tells its size, so that its share of the pass adds up to one.
-            share = 1 / timing.batch_size
-            images.inc()
-            passes.inc(share)
-            slots.inc(self._max_batch * share)
-
-    # To find the series of some labels takes longer than to count in it, and each reply counts in a dozen.
-
-    def _of_method(self, method: str, code: str) -> tuple[Counter, Histogram]:
-        found = self._method_series.get((method, code))
-        if found is None:
-            found = (self._calls.labels(method, code), self._seconds.labels(method))
-            self._method_series[method, code] = found
-        return found
-
-    def _of_model(self, model: str) -> _ModelSeries:
-        found = self._model_series.get(model)
-        if found is None:
-            stages = tuple((name, self._stages.labels(model, stage)) for stage, name in STAGES.items())
-            rest = (self._images.labels(model), self._passes.labels(model), self._slots.labels(model))
-            found = self._model_series[model] = (stages, *rest)
-        return found
+            share, labels = 1 / timing.batch_size, (model,)
+            self._images.add(labels)
+            self._passes.add(labels, share)
+            self._slots.add(labels, self._max_batch * share)
 
     def start(self, host: str, port: int) -> int:
         """Answer Prometheus; the port.

@@ -81,8 +81,12 @@ def infos(reply: Any) -> Iterator[results_pb2.ResultInfo]:
 def server_timing(replies: Sequence[results_pb2.ResultInfo], duration_ms: float) -> str:
     """Where a call's time went, as W3C's ``server-timing`` spells it; of several results, their sums."""
     parts = []
+    timings = [info.timing for info in replies]
     for stage, name in STAGES.items():
-        spent_ms = sum(getattr(info.timing, name) for info in replies)
+        spent_ms = 0.0
+        for timing in timings:
+            spent_ms += getattr(timing, name)
         if spent_ms:
             parts.append(f"{stage};dur={spent_ms:.3f}")
-    return ", ".join((*parts, f"total;dur={duration_ms:.3f}"))
+    parts.append(f"total;dur={duration_ms:.3f}")
+    return ", ".join(parts)
