@@ -25,8 +25,10 @@ for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(root.__path__, f"{package}."):
         if not module.name.endswith(".__main__"):
             imported[module.name] = importlib.import_module(module.name).__file__
-for group in ("ovperception.heads", "ovperception.commands"):
-    for point in entry_points(group=group):
+for group in ("heads", "commands", "converters", "recipes", "training_evaluators"):
+    points = entry_points(group=f"ovperception.{group}")
+    assert points, group
+    for point in points:
         point.load()
 print(json.dumps(imported))
 """

@@ -4,6 +4,7 @@ recipe.toml          the resolved recipe; `ovp train FOLDER/recipe.toml` runs it
 environment.jsonl    a line a sitting: versions, device, processes, commit
 data.json            hashes of the files and the vocabulary
 log.jsonl            the numbers; tensorboard/ has them too
+wandb.id             which run of Weights & Biases it is, where one is asked for
 problems.jsonl       batches whose losses or gradients were not finite
 last.pt  best.pt     the state to go on from; the best that was evaluated
 *.safetensors        what came of it

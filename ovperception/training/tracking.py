@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +95,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of a project; it needs the extra ``wandb`` and an account."""
+    """A run of a project; it needs the extra ``wandb`` and an account, or ``WANDB_MODE=offline``.
+
+    The run's id is kept in the folder: a resumed training goes on in the run that it began.
+    """
 
     def __init__(self, project: str, folder: Path) -> None:
         if importlib.util.find_spec("wandb") is None:
@@ -102,7 +106,12 @@ class WeightsAndBiases:
                 "Weights & Biases is not installed", field="wandb", mend="pip install 'ovperception[wandb]'"
             )
         wandb = importlib.import_module("wandb")
-        self._run: Any = wandb.init(project=project, name=folder.name, dir=str(folder), resume="allow")
+        known = folder / "wandb.id"
+        if not known.is_file():
+            write_whole(known, lambda file: file.write(secrets.token_hex(8).encode()))
+        self._run: Any = wandb.init(
+            project=project, name=folder.name, dir=str(folder), id=known.read_text(), resume="allow"
+        )
 
     def log(self, step: int, elapsed_s: float, numbers: Mapping[str, float]) -> None:
         """Send the numbers."""
