@@ -180,12 +180,7 @@ def convert_file(
         ResourceExhausted: no room for the bundle.
     """
     convert = converter(format_name)
-    files = {"checkpoint": checkpoint} | companions.given()
-    for field, file in files.items():
-        if not file.is_file():
-            what = "is a folder" if file.is_dir() else "does not exist"
-            called = "checkpoint" if field == "checkpoint" else f"{field} file"
-            raise MissingFile(f"The {called} {file} {what}", field=field, expected="a file")
+    _require({"checkpoint": checkpoint} | companions.given())
     named = vocabulary or _training_vocabulary(format_name)
     words = _vocabulary(named) if named else None
     converted = convert(checkpoint, vocabulary=words, companions=companions)
@@ -193,12 +188,8 @@ def convert_file(
     # What the heads will stand on: the published weights if referred to, else what the bundle holds.
     backbone = _stored(converted.backbone_state, dtype if include_backbone else "float32")
     about = converted.about
-    if not include_backbone and "/" not in about.backbone:
-        raise InvalidParameter(
-            f"The CLIP of {about.name} was trained with it and is published nowhere else",
-            field="include_backbone",
-            mend="Keep it in the bundle",
-        )
+    if not include_backbone:
+        _require_published(about)
     card = card_for(
         about,
         backbone=BackboneCard(
@@ -210,13 +201,7 @@ def convert_file(
         head_settings=converted.head_settings,
         bundle_name=name,
         vocabulary="" if words is None else words.name,
-        verified=(
-            f"Every key and shape of {checkpoint.name} checked (SHA-256 {sha256_of(checkpoint)}).",
-            *(
-                f"Completed by {file.name}, the {role} (SHA-256 {sha256_of(file)})."
-                for role, file in companions.given().items()
-            ),
-        ),
+        verified=_verified(checkpoint, companions),
     )
     path = out(card)
     tensors = {f"head.{about.head}.{key}": value for key, value in head.items()}
@@ -229,6 +214,35 @@ def convert_file(
         published=about.name,
         keys_read=converted.keys_read,
         nbytes=path.stat().st_size,
+    )
+
+
+def _require(files: Mapping[str, Path]) -> None:
+    for field, file in files.items():
+        if not file.is_file():
+            what = "is a folder" if file.is_dir() else "does not exist"
+            called = "checkpoint" if field == "checkpoint" else f"{field} file"
+            raise MissingFile(f"The {called} {file} {what}", field=field, expected="a file")
+
+
+def _require_published(about: CatalogueEntry) -> None:
+    """Refuse to refer to a CLIP that only the checkpoint has."""
+    if "/" not in about.backbone:
+        raise InvalidParameter(
+            f"The CLIP of {about.name} was trained with it and is published nowhere else",
+            field="include_backbone",
+            mend="Keep it in the bundle",
+        )
+
+
+def _verified(checkpoint: Path, companions: Companions) -> tuple[str, ...]:
+    """What the card says of the files."""
+    return (
+        f"Every key and shape of {checkpoint.name} checked (SHA-256 {sha256_of(checkpoint)}).",
+        *(
+            f"Completed by {file.name}, the {role} (SHA-256 {sha256_of(file)})."
+            for role, file in companions.given().items()
+        ),
     )
 
 

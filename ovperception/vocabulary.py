@@ -159,6 +159,10 @@ class Vocabulary:
         """Thing or stuff of each class, in order."""
         return tuple(c.is_thing for c in self.classes)
 
+    def score_thresholds(self, default: float) -> tuple[float, ...]:
+        """The least score of each class, in order: `default` for those without one of their own."""
+        return tuple(default if c.score_threshold is None else c.score_threshold for c in self.classes)
+
     @property
     def content_hash(self) -> str:
         """SHA-256 (hex) over everything that changes answers: all but the vocabulary's own name."""

@@ -84,9 +84,7 @@ def draft_boxes(
     if per_class.ndim == 2:
         per_class = per_class[:, None].expand(-1, ranks.shape[1], -1)
     usable = ranks.isfinite().all(dim=1) & per_class.isfinite().all(dim=2).all(dim=1)
-    limits = ranks.new_tensor(
-        [score_threshold if c.score_threshold is None else c.score_threshold for c in vocabulary.classes]
-    )
+    limits = ranks.new_tensor(vocabulary.score_thresholds(score_threshold))
     rows, labels = ((ranks > limits) & usable[:, None]).nonzero(as_tuple=True)
     candidates = _clip(per_class[rows, labels], geometry.resized)
     ranked = ranks[rows, labels]

@@ -89,7 +89,7 @@ def draft_instances(
     top, pairs = flat.topk(min(max_detections, len(flat)))
     queries, labels = pairs // classes, pairs % classes
     # The mean sureness is at most 1: what is below its threshold already is not looked at.
-    keep = top >= _thresholds(vocabulary, score_threshold).to(top)[labels]
+    keep = top >= top.new_tensor(vocabulary.score_thresholds(score_threshold))[labels]
     if things_only:
         keep &= torch.tensor(vocabulary.is_thing, device=keep.device)[labels]
     top, queries, labels = top[keep], queries[keep], labels[keep]
@@ -181,12 +181,6 @@ def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[i
     return cut
 
 
-def _thresholds(vocabulary: Vocabulary, default: float) -> Tensor:
-    return torch.tensor(
-        [default if c.score_threshold is None else c.score_threshold for c in vocabulary.classes]
-    )
-
-
 def _order(
     scores: NDArray[np.float32],
     class_ids: NDArray[np.int64],
@@ -196,7 +190,8 @@ def _order(
     iou_threshold: float | None,
 ) -> NDArray[np.intp]:
     """Indices of what is returned, best first."""
-    passing = np.flatnonzero(scores >= _thresholds(vocabulary, score_threshold).numpy()[class_ids])
+    limits = np.array(vocabulary.score_thresholds(score_threshold), np.float32)
+    passing = np.flatnonzero(scores >= limits[class_ids])
     order = passing[np.argsort(-scores[passing], kind="stable")]
     if iou_threshold is None or len(order) == 0:
         return order

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,44 +52,50 @@ def panoptic(
     check_unit(score_threshold=score_threshold, overlap_threshold=overlap_threshold)
     check_classes(scores.probabilities.shape[1] - 1, vocabulary)
     best, labels = scores.probabilities.max(dim=1)
-    thresholds = [
-        score_threshold if c.score_threshold is None else c.score_threshold for c in vocabulary.classes
-    ]
-    limits = best.new_tensor([*thresholds, 1.0])
+    limits = best.new_tensor([*vocabulary.score_thresholds(score_threshold), 1.0])
     kept = ((labels != len(vocabulary)) & (best > limits[labels])).nonzero()[:, 0]
     best, labels = best[kept], labels[kept]
     winners, sure, areas = _compete(scores.mask_logits[kept], best, geometry)
     count = len(kept)
     won = np.bincount(winners.ravel(), minlength=count)
     visible = np.bincount(winners[sure], minlength=count)
+    masks = [
+        (query, score, label, int(visible[query]))
+        for query, (score, label) in enumerate(zip(best.tolist(), labels.tolist(), strict=True))
+        if visible[query] and won[query] / areas[query] >= overlap_threshold
+    ]
+    ids, segments = _merge(masks, count, vocabulary)
+    return PanopticMap(classes=vocabulary.names, ids=ids[np.where(sure, winners, count)], segments=segments)
+
+
+def _merge(
+    masks: Iterable[tuple[int, float, int, int]], count: int, vocabulary: Vocabulary
+) -> tuple[NDArray[np.int32], tuple[Segment, ...]]:
+    """Number the masks; those of one stuff class become one segment.
+
+    Args:
+        masks: Query, score, label and area of each.
+        count: How many queries there are.
+        vocabulary: Tells things from stuff.
+
+    Returns:
+        The segment of each query, 0 for those not among the masks and, last, for no query; the segments.
+    """
     ids = np.zeros(count + 1, np.int32)
     segments: list[Segment] = []
     stuff: dict[int, int] = {}
-    for query, (score, label) in enumerate(zip(best.tolist(), labels.tolist(), strict=True)):
-        if not visible[query] or won[query] / areas[query] < overlap_threshold:
-            continue
-        is_thing = vocabulary.classes[label].is_thing
-        area = int(visible[query])
+    for query, score, label, area in masks:
         if label in stuff:
-            ids[query] = stuff[label]
             first = segments[stuff[label] - 1]
-            segments[first.id - 1] = Segment(
-                id=first.id,
-                class_id=label,
-                score=max(first.score, score),
-                area=first.area + area,
-                is_thing=False,
-            )
+            segments[first.id - 1] = replace(first, score=max(first.score, score), area=first.area + area)
+            ids[query] = first.id
             continue
-        ids[query] = len(segments) + 1
+        ids[query] = number = len(segments) + 1
+        is_thing = vocabulary.classes[label].is_thing
         if not is_thing:
-            stuff[label] = len(segments) + 1
-        segments.append(
-            Segment(id=len(segments) + 1, class_id=label, score=score, area=area, is_thing=is_thing)
-        )
-    return PanopticMap(
-        classes=vocabulary.names, ids=ids[np.where(sure, winners, count)], segments=tuple(segments)
-    )
+            stuff[label] = number
+        segments.append(Segment(id=number, class_id=label, score=score, area=area, is_thing=is_thing))
+    return ids, tuple(segments)
 
 
 def _compete(
