@@ -13,9 +13,11 @@ Label maps and panoptic maps, image by image with memory that does not grow, in 
     quality.scores()                                                                      -> PanopticScores
     episodes = FewShotIoU(categories); episodes.add(category_id, truth, predicted)
     episodes.scores()                                                                     -> FewShotScores
+    edges = BoundaryIoU(K); edges.add(truth, predicted); edges.mean()                     -> float
 
-Counts of several processes are added: ``a + b`` or ``a.merge(b)``; ``to_arrays`` and ``from_arrays`` carry
-them across. Files of others are read by `score_panoptic_files` and `score_label_files`.
+`voc_ap` is PASCAL VOC's AP, by 11 points or by area. Counts of several processes are added: ``a + b`` or
+``a.merge(b)``; ``to_arrays`` and ``from_arrays`` carry them across. Files of others are read by
+`score_panoptic_files` and `score_label_files`.
 
 All answers share the fields of `Scores` (kind, metrics, per_class, rules, images, warnings), and
 `scores_json` writes them. A metric is 0-1, or None where nothing can be said, never -1 or NaN. Bad input is a
@@ -30,6 +32,7 @@ from eval.metrics.label_files import score_label_files
 from eval.metrics.label_images import LabelCoding
 from eval.metrics.panoptic_files import PanopticFiles, read_panoptic_files, score_panoptic_files
 from eval.metrics.panoptic_quality import PanopticQuality, PanopticSegment, Quality, Tally
+from eval.metrics.pascal_voc import VOCCurve, voc_ap
 from eval.metrics.precision_recall import IOU_THRESHOLDS, RECALL_POINTS, PrecisionRecall
 from eval.metrics.scores import (
     Category,
@@ -42,6 +45,7 @@ from eval.metrics.scores import (
     scores_json,
 )
 from eval.metrics.semantic import AVERAGING_RULES, AveragingRule, iou_per_class, miou, score_semantic
+from eval.metrics.semantic_boundary import BoundaryIoU, BoundaryRule
 from eval.metrics.warning_texts import WARNINGS, warning_lines
 
 __all__ = [
@@ -54,6 +58,8 @@ __all__ = [
     "APEngine",
     "APTask",
     "AveragingRule",
+    "BoundaryIoU",
+    "BoundaryRule",
     "Category",
     "ClassScore",
     "ConfusionMatrix",
@@ -72,6 +78,7 @@ __all__ = [
     "Scores",
     "SemanticScores",
     "Tally",
+    "VOCCurve",
     "ap_engine",
     "iou_per_class",
     "miou",
@@ -82,5 +89,6 @@ __all__ = [
     "score_panoptic_files",
     "score_semantic",
     "scores_json",
+    "voc_ap",
     "warning_lines",
 ]
