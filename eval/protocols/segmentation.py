@@ -241,7 +241,7 @@ def _folds() -> Iterator[EvaluationProtocol]:
             name=name,
             title=f"{title}: one class in one picture, zero-shot",
             data=name,
-            split="test",
+            split="draws" if name.startswith("coco") else "test",
             vocabulary="the classes of the fold",
             templates="none",
             task="semantic",
@@ -252,5 +252,5 @@ def _folds() -> Iterator[EvaluationProtocol]:
             resolution=Resolution(shortest_edge=480, square=True),
             source=("github:isl-org/lang-seg@bb00b21:fewshot_data, test_lseg_zs.py",),
             notes='asked with "others" and the class; LSeg compares masks at 480 x 480'
-            + ("; it draws 1,000 pairs at random, here all are taken" if name.startswith("coco") else ""),
+            + ("; 1,000 pairs, drawn; --split all takes all" if name.startswith("coco") else ""),
         )

@@ -41,6 +41,7 @@ from ovperception.errors import InvalidParameter
 from ovperception.vocabulary import Vocabulary, VocabularyClass
 
 __all__ = [
+    "COCO_DRAWS",
     "FOLDS",
     "Fold",
     "FoldSamples",
@@ -176,6 +177,10 @@ def pascal_5i_training(root: Path | str, fold: Fold) -> LabelledImages:
 def _voc_home(root: Path) -> Path:
     home = first_there((root / "VOC2012", root / "VOCdevkit" / "VOC2012", root / "JPEGImages"), _VOC)
     return root if home.name == "JPEGImages" else home
+
+
+COCO_DRAWS = 1_000
+"""Episodes of a fold of COCO-20i that papers take the mean of, by a seed of their own."""
 
 
 def coco_20i_classes(fold: Fold) -> Classes:

@@ -67,7 +67,10 @@ def _entries() -> Mapping[str, NamedDataset]:
             (f"pascal_5i_{fold}", "pascal_voc_20", None, ("test", "train"), partial(_pascal_5i, fold))
             for fold in folds.FOLDS
         ),
-        *((f"coco_20i_{fold}", "coco_80", None, ("test",), partial(_coco_20i, fold)) for fold in folds.FOLDS),
+        *(
+            (f"coco_20i_{fold}", "coco_80", None, ("draws", "all"), partial(_coco_20i, fold))
+            for fold in folds.FOLDS
+        ),
         ("fss_1000", "", 2400, ("test", "val", "train"), folds.fss_1000),
         *(
             (f"scenes_{form}", "scenes", None, ("folder",), partial(_scenes_folder, form))
@@ -163,8 +166,8 @@ def _pascal_5i(fold: folds.Fold, root: Path, split: str) -> Dataset:
     return folds.pascal_5i_training(root, fold) if split == "train" else folds.pascal_5i(root, fold)
 
 
-def _coco_20i(fold: folds.Fold, root: Path, _split: str) -> Dataset:
-    return folds.coco_20i(root, fold)
+def _coco_20i(fold: folds.Fold, root: Path, split: str) -> Dataset:
+    return folds.coco_20i(root, fold, episodes=folds.COCO_DRAWS if split == "draws" else None)
 
 
 def _scenes_folder(form: str, root: Path, _split: str) -> Dataset:
