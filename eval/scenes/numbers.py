@@ -47,7 +47,9 @@ def semantic_numbers(found: SemanticScores | None, categories: Sequence[SceneCat
 def panoptic_numbers(found: PanopticQuality | None, categories: Sequence[SceneCategory]) -> Metrics:
     """``panoptic/...``, 0-1; None where nothing can be said. "Base" is base things and stuff."""
     rows: Metrics = {}
-    for name, ids in _groups(categories, [c.id for c in categories]).items():
+    groups = _groups(categories, [c.id for c in categories])
+    for name in ("", "_things", "_stuff", "_base", "_novel"):
+        ids = groups[name]
         quality = None if found is None else found.of(ids)
         rows[f"panoptic/PQ{name}"] = None if quality is None else quality.pq
         rows[f"panoptic/SQ{name}"] = None if quality is None else quality.sq
