@@ -45,12 +45,13 @@ class AsyncClient:
         async with AsyncClient("robot:50051") as client:
             detections = await client.detect("street.jpg", ["taxi", "traffic light|stoplight"])
 
-    Pictures are read and encoded in a thread. Make it where the loop runs that uses it.
+    Pictures are read and encoded in a thread. Make it where the loop runs that uses it. It takes, answers and
+    raises what `Client` does.
 
     Args:
         address: ``host:port``, or ``unix:PATH``.
         model: Name of the model to ask; empty means the server's first.
-        timeout_s: How long a call may take in all.
+        timeout_s: Seconds that a call may take in all, with all its tries.
         transport: As of `Client`.
         max_message_bytes: Largest request or reply.
         max_pixels: As of `Client`.
@@ -101,7 +102,7 @@ class AsyncClient:
         nms_iou_threshold: float | None = None,
         masks: bool = True,
     ) -> Detections:
-        """The objects of an image that `words` name; see `ovperception.Scene.detect`."""
+        """The objects of an image that `words` name; see `Client.detect`."""
         scene = await self.scene(image)
         return await scene.detect(
             words,

@@ -49,10 +49,15 @@ class Client:
 
     Safe to use from several threads. Images are whatever `ovperception.Model.encode` takes.
 
+    What is wrong with a question raises what it raises in `ovperception.Scene`. Besides, each may raise
+    `Unavailable` (no server there, or not now), `DeadlineExceeded` (no answer within `timeout_s`),
+    `ResourceExhausted` (no room), `Unauthenticated` or `PermissionDenied`. Where another try may help there
+    is one, within `timeout_s`.
+
     Args:
         address: ``host:port``, or ``unix:PATH``.
         model: Name of the model to ask; empty means the server's first.
-        timeout_s: How long a call may take in all.
+        timeout_s: Seconds that a call may take in all, with all its tries.
         transport: How pixels go: ``raw``, ``png``, ``jpeg`` (lossy), or ``auto``, which is lossless.
         max_message_bytes: Largest request or reply.
         max_pixels: Larger pictures are sent smaller, and answers brought back to their size; None does so
@@ -104,7 +109,21 @@ class Client:
         nms_iou_threshold: float | None = None,
         masks: bool = True,
     ) -> Detections:
-        """The objects of an image that `words` name; see `ovperception.Scene.detect`."""
+        """The objects of an image that `words` name; see `ovperception.Scene.detect`.
+
+        Args:
+            image: A path, the bytes of a JPEG, PNG or WebP file, an (H, W, 3) uint8 RGB array, or a picture
+                in `shared_memory`.
+            words: One string a class, ``a|b`` for synonyms; a `Vocabulary`; or one the server keeps.
+            boxes: (N, 4) xyxy pixels of the presented image, to be named instead of looked for.
+            score_threshold: Least score, 0-1; None means the model's own, here and below.
+            max_detections: Most objects returned.
+            nms_iou_threshold: Of two objects of one class that overlap more, 0-1, the worse is dropped.
+            masks: Whether to return masks as well, where the model makes them.
+
+        Returns:
+            Boxes, xyxy pixels of the presented image, with scores, classes and masks.
+        """
         return self.scene(image).detect(
             words,
             boxes=boxes,
