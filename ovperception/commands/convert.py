@@ -15,49 +15,60 @@ from ovperception.errors import InvalidParameter
 __all__ = ["convert"]
 
 
+_Checkpoint = Annotated[Path, typer.Argument(help="The official file.", show_default=False)]
+_Format = Annotated[str, typer.Option("--format", help="Whose checkpoint it is: fcclip, lseg or regionclip.")]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="The bundle to write; by default it is kept under its name.", show_default=False
+    ),
+]
+_Name = Annotated[
+    str, typer.Option(help="What the model is called; by default as published.", show_default=False)
+]
+_IncludeBackbone = Annotated[
+    bool,
+    typer.Option(
+        "--include-backbone/--reference-backbone",
+        help="Keep the frozen CLIP in the bundle, or refer to the published one by name and digest.",
+    ),
+]
+_Dtype = Annotated[StoredDtype, typer.Option(help="How weights are stored.")]
+_Vocabulary = Annotated[
+    str,
+    typer.Option(
+        help="What it was trained with, by name or file; by default as published.", show_default=False
+    ),
+]
+_Rpn = Annotated[
+    Path | None,
+    typer.Option(
+        help="regionclip: take the proposals from this RPN's checkpoint instead.", show_default=False
+    ),
+]
+_Clip = Annotated[
+    Path | None,
+    typer.Option(
+        help="regionclip: CLIP weights for a checkpoint without text tower; by default fetched.",
+        show_default=False,
+    ),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The official file.", show_default=False)],
-    format_name: Annotated[
-        str, typer.Option("--format", help="Whose checkpoint it is: fcclip, lseg or regionclip.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="The bundle to write; by default it is kept under its name.", show_default=False
-        ),
-    ] = None,
-    name: Annotated[
-        str, typer.Option(help="What the model is called; by default as published.", show_default=False)
-    ] = "",
-    include_backbone: Annotated[
-        bool,
-        typer.Option(
-            "--include-backbone/--reference-backbone",
-            help="Keep the frozen CLIP in the bundle, or refer to the published one by name and digest.",
-        ),
-    ] = True,
-    dtype: Annotated[StoredDtype, typer.Option(help="How weights are stored.")] = "float32",
-    vocabulary: Annotated[
-        str,
-        typer.Option(
-            help="What it was trained with, by name or file; by default as published.", show_default=False
-        ),
-    ] = "",
-    rpn: Annotated[
-        Path | None,
-        typer.Option(
-            help="regionclip: take the proposals from this RPN's checkpoint instead.", show_default=False
-        ),
-    ] = None,
-    clip: Annotated[
-        Path | None,
-        typer.Option(
-            help="regionclip: CLIP weights for a checkpoint without text tower; by default fetched.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    checkpoint: _Checkpoint,
+    format_name: _Format,
+    out: _Out = None,
+    name: _Name = "",
+    include_backbone: _IncludeBackbone = True,
+    dtype: _Dtype = "float32",
+    vocabulary: _Vocabulary = "",
+    rpn: _Rpn = None,
+    clip: _Clip = None,
+    force: _Force = False,
+    as_json: _Json = False,
 ) -> None:
     """Turn an official checkpoint into a bundle. Nothing in the checkpoint is executed."""
     converter(format_name)  # an unknown format is said before anything is read
