@@ -1,27 +1,10 @@
-"""Pictures in and out: decoding what strangers send, and the frame their boxes live in.
-
-A picture is an (H, W, 3) uint8 RGB array, upright: the EXIF orientation was applied. Encoded pictures are
-JPEG, PNG or WebP, told by their first bytes; their size is read from the header before any pixel is decoded,
-so that a small file cannot ask for a large memory.
-
-How pixels are read:
-    16-bit PNG      keeps the high byte (value >> 8), as OpenCV and libpng do
-    grey            repeated over the three channels
-    alpha           dropped, as Pillow's ``convert("RGB")`` does; colours hidden under it become visible
-    CMYK JPEG       converted as libjpeg does, without the colour profile
-    animation       first frame
-
-JPEG is read by simplejpeg where it is installed, else by OpenCV: both are libjpeg-turbo, and the pixels are
-the same to the bit. simplejpeg is about a tenth faster, and writes nothing to stderr about damaged files.
-"""
+"""Pictures in: whatever they come as, read whole or refused with a reason."""
 
 from __future__ import annotations
 
 import errno
-import secrets
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,14 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.errors import InvalidImage, InvalidInput, MissingFile, OVPError, ResourceExhausted
-from ovperception.image_headers import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    MAX_SIDE,
-    ImageHeader,
-    check_size,
-    read_header,
-)
+from ovperception.image_headers import MAX_BYTES, MAX_PIXELS, check_size, read_header
 
 try:
     import simplejpeg as _simplejpeg
@@ -49,78 +25,7 @@ if TYPE_CHECKING:
 
     ImageSource = str | Path | bytes | bytearray | memoryview | NDArray[Any] | Image.Image
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "MAX_SIDE",
-    "Geometry",
-    "ImageHeader",
-    "encode_png",
-    "load_image",
-    "read_file",
-    "read_header",
-    "save_image",
-    "write_file",
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
-    """How a presented image lies in the network's input: resized, then padded at the right and bottom.
-
-    Attributes:
-        original: (height, width) of the presented image.
-        resized: (height, width) of the picture inside the network input.
-        padded: (height, width) of the network input.
-    """
-
-    original: tuple[int, int]
-    resized: tuple[int, int]
-    padded: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        if min(self.original + self.resized) < 1 or any(
-            p < r for p, r in zip(self.padded, self.resized, strict=True)
-        ):
-            raise InvalidInput(
-                "A geometry must have sides of at least 1 and a padded size no smaller than the resized one",
-                got=self,
-            )
-
-    def boxes_to_original(self, boxes: NDArray[Any], *, clip: bool = True) -> NDArray[np.float32]:
-        """Boxes from pixels of the network input to pixels of the presented image.
-
-        Args:
-            boxes: (..., 4) xyxy.
-            clip: cut what reaches beyond the presented image.
-
-        Returns:
-            (..., 4) float32 xyxy, a new array.
-        """
-        return _scale(boxes, self.resized, self.original, clip)
-
-    def boxes_to_network(self, boxes: NDArray[Any], *, clip: bool = False) -> NDArray[np.float32]:
-        """Boxes from pixels of the presented image to pixels of the network input.
-
-        Args:
-            boxes: (..., 4) xyxy.
-            clip: cut what reaches beyond the picture, that is, into the padding.
-
-        Returns:
-            (..., 4) float32 xyxy, a new array.
-        """
-        return _scale(boxes, self.original, self.resized, clip)
-
-
-def _scale(
-    boxes: NDArray[Any], source: tuple[int, int], target: tuple[int, int], clip: bool
-) -> NDArray[np.float32]:
-    ratios = np.tile([target[1] / source[1], target[0] / source[0]], 2)
-    # In float64, and rounded once: a box that touches the border still touches it.
-    scaled = np.asarray(boxes, dtype=np.float64) * ratios
-    if clip:
-        np.clip(scaled, 0, np.tile([target[1], target[0]], 2), out=scaled)
-    return np.asarray(scaled, dtype=np.float32)
+__all__ = ["load_image", "read_file"]
 
 
 def load_image(
@@ -167,83 +72,6 @@ def load_image(
         got=f"{type(source).__module__}.{type(source).__qualname__}",
         mend="Turn tensors into arrays: tensor.permute(1, 2, 0).cpu().numpy()",
     )
-
-
-def encode_png(image: NDArray[Any]) -> bytes:
-    """PNG bytes of an (H, W, 3) uint8 RGB picture, or of an (H, W) uint8 or uint16 map."""
-    return _encode(image, ".png")
-
-
-def save_image(path: str | Path, image: NDArray[Any]) -> None:
-    """Write a picture whole or not at all; the suffix of the path chooses PNG, JPEG or WebP.
-
-    Args:
-        path: ends in .png, .jpg, .jpeg or .webp.
-        image: (H, W, 3) uint8 RGB; PNG also takes (H, W) uint8 or uint16.
-
-    Raises:
-        InvalidInput: another suffix, or a place that may not be written.
-        MissingFile: the folder does not exist.
-        ResourceExhausted: the disk is full.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise InvalidInput(
-            "The name of a picture must tell its format", expected=".png, .jpg, .jpeg or .webp", got=path
-        )
-    write_file(path, _encode(image, suffix))
-
-
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write a file whole or not at all: readers see the old content or the new, never a part.
-
-    Raises:
-        MissingFile: the folder does not exist.
-        InvalidInput: the place may not be written.
-        ResourceExhausted: the disk is full.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise _write_error(path, error) from error
-
-
-def _write_error(path: Path, error: OSError | ValueError) -> OVPError:
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted("The disk is full", got=path, mend="Make room and ask again")
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return MissingFile("The folder to write into does not exist", got=path.parent, mend="Create it first")
-    return InvalidInput("The file cannot be written", got=f"{path}: {error}")
-
-
-def _encode(image: NDArray[Any], suffix: str) -> bytes:
-    image = np.asarray(image)
-    picture = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
-    plane = image.ndim == 2 and image.dtype in (np.uint8, np.uint16) and suffix == ".png"
-    if not (picture or plane) or image.size == 0:
-        raise InvalidImage(
-            f"This array cannot be written as {suffix[1:].upper()}",
-            expected="(H, W, 3) uint8 RGB, or for PNG (H, W) uint8 or uint16",
-            got=f"{image.shape} {image.dtype}",
-        )
-    options = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 90], ".png": []}.get(
-        suffix, [cv2.IMWRITE_JPEG_QUALITY, 92]
-    )
-    try:
-        done, data = cv2.imencode(suffix, image[..., ::-1] if picture else image, options)
-    except cv2.error as error:
-        raise InvalidImage(f"OpenCV cannot write this as {suffix[1:].upper()}", got=error.err) from error
-    if not done:
-        raise InvalidImage(f"OpenCV cannot write this as {suffix[1:].upper()}", got=image.shape)
-    return data.tobytes()
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
