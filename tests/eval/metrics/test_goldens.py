@@ -18,11 +18,13 @@ from eval.metrics import (
     EngineName,
     PanopticQuality,
     PanopticSegment,
+    VOCCurve,
     miou,
     score_coco,
     score_lvis,
     score_panoptic_files,
     score_semantic,
+    voc_ap,
 )
 
 pytestmark = pytest.mark.parity
@@ -141,6 +143,28 @@ def test_areas_of_boxes(goldens: dict, data: Path) -> None:
     expected = goldens["review_object_detection_metrics"]
     assert list(found.metrics.values()) == pytest.approx(expected["pycocotools_stats"], **SAME)
     assert dict(found.metrics) == pytest.approx(expected["expected_coco"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("curve", "golden"), [("11 points", "expected_voc11"), ("area", "expected_voc_all")])
+def test_pascal_voc(goldens: dict, data: Path, curve: VOCCurve, golden: str) -> None:
+    folder = data / "rafaelpadilla__review_object_detection_metrics/tests/test_case_1"
+    content: dict[str, list[dict[str, Any]]] = {"gts": [], "dets": []}
+    files = sorted(path.name for path in (folder / "gts").iterdir())
+    for kind, rows in content.items():
+        for image, name in enumerate(files, 1):
+            for line in (folder / kind / name).read_text().splitlines():
+                _, *values = line.split()
+                *score, x, y, width, height = map(float, values)
+                row = {"id": len(rows) + 1, "image_id": image, "category_id": 1, "area": width * height}
+                rows.append(row | {"bbox": [x, y, width, height], "score": (score or [1.0])[0]})
+    truth = {
+        "images": [{"id": n, "height": 300, "width": 300} for n in range(1, len(files) + 1)],
+        "annotations": content["gts"],
+        "categories": [{"id": 1, "name": "object"}],
+    }
+    for iou, expected in goldens["review_object_detection_metrics"][golden].items():
+        found = list(voc_ap(truth, content["dets"], iou=float(iou), curve=curve).values())
+        assert found == [pytest.approx(expected, abs=1e-9)], iou
 
 
 @pytest.mark.parametrize("change", ["identity", "shift8", "drop_every_4th", "relabel_every_3rd", "coarse16"])
