@@ -22,6 +22,7 @@ from ovperception.training.loop import Losses, TrainingRun
 from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.loss_scale import multiplied_in
 from ovperception.training.parameters import OptimizerSettings, make_optimizer
+from ovperception.training.recipe_files import merge
 from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.schedule import Schedule
 from ovperception.training.sharding import Shards
@@ -173,6 +174,7 @@ def head_losses(
 
     Raises:
         Unsupported: the head has no loss of its own.
+        InvalidParameter: a field that its loss does not have, or a value of another type.
     """
     import torch
 
@@ -182,7 +184,7 @@ def head_losses(
     if not isinstance(head, TrainableHead):
         raise Unsupported(f"{type(head).__name__} has no loss of its own", field="head")
     trainable: Any = head
-    trainable.loss_settings = dataclasses.replace(trainable.loss_settings, **loss)
+    trainable.loss_settings = merge(trainable.loss_settings, loss, "loss.")
     device = backbone.device
 
     def losses(batch: Any) -> Mapping[str, Tensor]:
