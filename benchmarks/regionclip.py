@@ -4,8 +4,10 @@
 
 The weights are random, the regions are random boxes: neither changes the work, except that random scores
 make more candidates for suppression than a trained model does. Times are the best of all rounds, CPU seconds
-are of all threads together. The floor of a stage is what its matrix products and convolutions would take at
-the speed of one large matrix product, measured in the same run.
+are of all threads together; what takes longer than `--budget` is not run again. The floor of a stage is what
+its matrix products and convolutions would take at the speed of one large matrix product, measured in the same
+run. Up to `--plain` regions the plain way stands beside ours, in parts and as a whole: torchvision's ROIAlign
+of every region, the whole last stage on each, and CLIP's own attention pool.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ from torchvision.ops import roi_align
 from benchmarks.fcclip import environment, matrix_speed
 from heads.regionclip import PRESETS, RegionCLIP
 from ovperception.backbones import ClipBackbone, Features, build_open_clip, from_open_clip
-from ovperception.backbones.resnet import attention_pool
 from ovperception.head import BoxScores, RegionEncoding
 from ovperception.images import Geometry
 from ovperception.postprocess import boxes as box_detections
@@ -56,8 +57,11 @@ class Stage:
 class Bench:
     """One picture, one backbone, one head; regions and words as asked."""
 
-    def __init__(self, arch: str, size: tuple[int, int], preset: str, device: str, rounds: int) -> None:
+    def __init__(
+        self, arch: str, size: tuple[int, int], preset: str, device: str, rounds: int, budget: float
+    ) -> None:
         self.size, self.device, self.rounds, self.preset = size, device, rounds, preset
+        self.budget = budget
         self.backbone = _backbone(arch).to(device)
         published = PRESETS[preset]
         settings = {**published.head_settings(), "proposer": published.proposer_settings()}
@@ -68,18 +72,23 @@ class Bench:
         self.speed = matrix_speed(device)
 
     def measure(self, name: str, regions: int, classes: int, run: Callable[[], Any]) -> tuple[Stage, Any]:
-        """Once to warm up and to count, then `rounds` times."""
+        """Once to warm up and to count, then `rounds` times, of which those that the budget allows."""
+        wall, cpu = [], []
+        start, used = time.perf_counter(), time.process_time()
         with FlopCounterMode(display=False) as counter:
             result = run()
+        self._synchronize()
         gmac = counter.get_total_flops() / 2e9
-        wall, cpu = [], []
+        wall_s, cpu_s = time.perf_counter() - start, time.process_time() - used
         for _ in range(self.rounds):
-            self._synchronize()
+            if wall_s + sum(wall) > self.budget:
+                break
             start, used = time.perf_counter(), time.process_time()
             run()
             self._synchronize()
             wall.append(time.perf_counter() - start)
             cpu.append(time.process_time() - used)
+        wall, cpu = wall or [wall_s], cpu or [cpu_s]
         stage = Stage(
             name=name,
             regions=regions,
@@ -103,11 +112,19 @@ class Bench:
         proposed, _ = self.measure("proposals", 0, 0, lambda: head.proposer.propose(features))  # type: ignore[union-attr,operator]
         return [seen, proposed], features
 
-    def regions(self, features: Features, count: int) -> tuple[list[Stage], RegionEncoding]:
-        """What regions cost: in parts, and all together as the head does it."""
-        visual, boxes = self.backbone.model.visual, self._boxes(count)
+    def regions(self, features: Features, count: int, plain: int) -> tuple[list[Stage], RegionEncoding]:
+        """What regions cost as the head embeds them, and up to `plain` of them the plain way."""
+        boxes = self._boxes(count)
+        stage, encoding = self.measure(
+            "regions", count, 0, lambda: self.head.encode_boxes(self.backbone, features, [boxes])
+        )
+        return [*(self._plainly(features, boxes) if count <= plain else []), stage], encoding
+
+    def _plainly(self, features: Features, boxes: Tensor) -> list[Stage]:
+        visual: Any = self.backbone.model.visual
+        count = len(boxes)
         rois = torch.cat((boxes.new_zeros(count, 1), boxes), dim=1)
-        side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)  # type: ignore[union-attr,arg-type]
+        side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)
 
         def align() -> list[Tensor]:
             return [
@@ -115,18 +132,13 @@ class Bench:
                 for some in rois.split(CHUNK)
             ]
 
-        stages = []
-        stage, crops = self.measure("ROI align", count, 0, align)
-        stages.append(stage)
-        stage, maps = self.measure("layer4", count, 0, lambda: [visual.layer4(c) for c in crops])  # type: ignore[operator]
-        stages.append(stage)
-        pool = visual.attnpool
-        stage, _ = self.measure("attention pool", count, 0, lambda: [attention_pool(pool, m) for m in maps])
-        stages.append(stage)
-        stage, encoding = self.measure(
-            "regions", count, 0, lambda: self.head.encode_boxes(self.backbone, features, [boxes])
+        aligned, crops = self.measure("plain ROI align", count, 0, align)
+        staged, maps = self.measure("plain layer4", count, 0, lambda: [visual.layer4(c) for c in crops])
+        pooled, _ = self.measure("plain pool", count, 0, lambda: [visual.attnpool(m) for m in maps])
+        whole, _ = self.measure(
+            "plain regions", count, 0, lambda: [visual.attnpool(visual.layer4(c)) for c in align()]
         )
-        return [*stages, stage], encoding
+        return [aligned, staged, pooled, whole]
 
     def words(self, encoding: RegionEncoding, classes: int) -> list[Stage]:
         """What a question costs."""
@@ -177,11 +189,11 @@ def _backbone(arch: str) -> ClipBackbone:
 
 
 @torch.inference_mode()
-def run(bench: Bench, regions: list[int], classes: list[int]) -> list[Stage]:
+def run(bench: Bench, regions: list[int], classes: list[int], plain: int) -> list[Stage]:
     stages, features = bench.image()
     encodings = {}
     for count in regions:
-        parts, encodings[count] = bench.regions(features, count)
+        parts, encodings[count] = bench.regions(features, count, plain)
         stages += parts
     for count in classes:
         stages += bench.words(encodings[max(regions)], count)
@@ -206,6 +218,8 @@ def show(stages: list[Stage], about: dict[str, Any]) -> None:
         )
     console = Console()
     console.print(table)
+    for count, ratio in about["plain_over_ours"].items():
+        console.print(f"plain / ours, {count} regions: {ratio:.2f}")
     console.print(
         f"{about['threads']} threads, {about['matrix_gflop_per_s']:.0f} GFLOP/s in a large matrix product, "
         f"load {about['load_average'][0]:.1f}"
@@ -221,21 +235,29 @@ def main() -> None:
     parser.add_argument("--regions", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 10, 80, 1203])
     parser.add_argument("--preset", choices=list(PRESETS), default="lvis_zero_shot")
+    parser.add_argument("--plain", type=int, default=100, help="most regions the plain way is asked for")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--budget", type=float, default=10.0, help="seconds after which no round is begun")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = (options.size[0], options.size[1])
-    bench = Bench(options.arch, size, options.preset, options.device, options.rounds)
-    stages = run(bench, options.regions, options.classes)
+    bench = Bench(options.arch, size, options.preset, options.device, options.rounds, options.budget)
+    stages = run(bench, options.regions, options.classes, options.plain)
+    took = {(s.name, s.regions): s.wall_s for s in stages}
     about = environment(options.threads, options.device) | {
         "arch": options.arch,
         "size": list(size),
         "preset": options.preset,
         "rounds": options.rounds,
         "matrix_gflop_per_s": bench.speed,
+        "plain_over_ours": {
+            n: took["plain regions", n] / took["regions", n]
+            for n in options.regions
+            if ("plain regions", n) in took
+        },
     }
     show(stages, about)
     if options.out:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from ovperception.backbones.base import FeatureSpec
+from ovperception.backbones.region_align import RegionWeights
 from ovperception.backbones.regions import as_rois
 
 __all__ = [
@@ -122,8 +123,12 @@ def attention_pool(attnpool: Any, maps: Tensor) -> Tensor:
     tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
     tokens = tokens + attnpool.positional_embedding.to(maps.dtype)
     logits = _attention_logits(attnpool, tokens[:, 0], tokens)
-    values = attnpool.v_proj(tokens).unflatten(-1, (attnpool.num_heads, -1))
-    pooled = torch.einsum("bnh,bnhc->bhc", logits.float().softmax(1).to(maps.dtype), values)
+    weights = logits.float().softmax(1).to(maps.dtype)
+    # Weights add up to 1: cells are averaged, a mean a head, before the heads read them, not each cell read.
+    means = weights.transpose(1, 2) @ tokens  # (N, heads, C)
+    heads = attnpool.num_heads
+    weight, bias = attnpool.v_proj.weight.unflatten(0, (heads, -1)), attnpool.v_proj.bias
+    pooled = torch.einsum("bhc,hdc->bhd", means, weight) + bias.unflatten(0, (heads, -1))
     embedded: Tensor = attnpool.c_proj(pooled.flatten(1))
     return embedded
 
@@ -149,10 +154,37 @@ def roi_maps(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int =
         trained at.
     """
     side = 2 * round((len(visual.attnpool.positional_embedding) - 1) ** 0.5)
+    rois = as_rois(boxes, res4.device)
+    if res4.device.type == "cpu" and res4.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        yield from _roi_maps_on_cpu(visual.layer4, res4, rois, side, chunk)
+        return
     source = res4.float()
-    for some in as_rois(boxes, res4.device).split(chunk):
+    for some in rois.split(chunk):
         crops = roi_align(source, some, side, spatial_scale=1 / 16, sampling_ratio=0, aligned=True)
         yield visual.layer4(crops.to(res4.dtype))
+
+
+def _roi_maps_on_cpu(stage: Any, res4: Tensor, rois: Tensor, side: int, chunk: int) -> Iterator[Tensor]:
+    """The same for less: what the stage begins with is linear, and so is ROIAlign, so they may change places.
+
+    Its first convolution mixes channels of one cell and is done once, on the cells that regions share; of
+    the shortcut, which is averaged first, only the averages are read. It pays from as many regions as have
+    more bins than the map has cells.
+    """
+    source = res4.contiguous(memory_format=torch.channels_last)
+    size = (int(res4.shape[2]), int(res4.shape[3]))
+    block, rest = stage[0], stage[1:]
+    shared = len(rois) * side**2 > len(res4) * size[0] * size[1]
+    mixed = block.conv1(source) if shared else source
+    for some in rois.split(chunk):
+        weights = RegionWeights.of(some, side, size, 1 / 16)
+        if not shared:
+            yield stage(weights.align(source))
+            continue
+        x = block.act1(block.bn1(weights.align(mixed)))
+        x = block.avgpool(block.act2(block.bn2(block.conv2(x))))
+        x = block.bn3(block.conv3(x)) + block.downsample[1:](weights.halved().align(source))
+        yield rest(block.act3(x))
 
 
 def roi_embeddings(visual: Any, res4: Tensor, boxes: Sequence[Tensor], *, chunk: int = 128) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from heads.regionclip import PRESETS, RegionCLIP, official_name
 from ovperception.backbones import ClipBackbone
+from ovperception.backbones.region_align import RegionWeights
+from ovperception.backbones.regions import as_rois
 from ovperception.backbones.resnet import roi_maps
 from ovperception.backbones.tokenizer import TruncatedBPE, as_tokenizer
 from ovperception.head import RegionEncoding
@@ -108,11 +110,11 @@ def test_maps_and_regions(rn50: Official) -> None:
     features = rn50.features()
     for stage in ("res2", "res4"):
         assert_samples(golden, stage, features[stage], "maps")
-    crops: list[Tensor] = []
-    hook = visual.layer4.register_forward_pre_hook(lambda _, given: crops.append(given[0]))
-    (maps,) = roi_maps(visual, features["res4"], [rn50.boxes])
-    hook.remove()
-    assert_samples(golden, "roi", crops[0], "regions")
+    res4 = features["res4"]
+    size = (int(res4.shape[2]), int(res4.shape[3]))
+    crops = RegionWeights.of(as_rois([rn50.boxes], res4.device), 14, size, 1 / 16).align(res4)
+    assert_samples(golden, "roi", crops, "regions")
+    (maps,) = roi_maps(visual, res4, [rn50.boxes])
     assert_samples(golden, "layer4", maps, "regions")
     assert_samples(golden, "layer4", next(rn50.backbone.box_maps(features, [rn50.boxes])), "regions")
 

@@ -125,17 +125,40 @@ def test_dense_pools_linearly(visual):
     )
 
 
-def test_regions_by_the_reference_path(visual):
+@pytest.mark.parametrize("few", [True, False])
+def test_regions_by_the_reference_path(visual, few):
     """RegionCLIP: ROIAlign (aligned, adaptive) to twice the pool's grid, layer4, attention pooling."""
     from torchvision.ops import roi_align
 
+    for norm in (m for m in visual.layer4.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.normal_(norm.bias)  # else what lies outside the map would not tell
+        torch.nn.init.normal_(norm.running_mean)
     res4 = torch.randn(2, 256, 6, 8)
     boxes = [torch.tensor([[0.0, 0, 90, 60], [-8, -8, 20, 30]]), torch.tensor([[10.0, 20, 30, 90]])]
+    if not few:  # more bins than the map has cells: both ways
+        boxes = [torch.cat((b, b + 3, b * 1.5, b - 50)) for b in boxes]
     crops = roi_align(res4, boxes, (4, 4), 1 / 16, 0, aligned=True)
     expected = visual.attnpool(visual.layer4(crops))
     for chunk in (1, 2, 128):
         ours = roi_embeddings(visual, res4, boxes, chunk=chunk)
-        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=5e-6)
+
+
+def test_the_stage_is_trained_through_regions_as_by_the_reference_path(visual):
+    from torchvision.ops import roi_align
+
+    res4, boxes = torch.randn(1, 256, 5, 6), [torch.tensor([[0.0, 0, 90, 60], [5, 5, 44, 70]])]
+    gradients = []
+    for embed in (
+        lambda: roi_embeddings(visual, res4, boxes),
+        lambda: visual.attnpool(visual.layer4(roi_align(res4, boxes, (4, 4), 1 / 16, 0, aligned=True))),
+    ):
+        visual.zero_grad()
+        embed().square().sum().backward()
+        parts = [p.grad for m in (visual.layer4, visual.attnpool) for p in m.parameters()]
+        gradients.append(torch.cat([g.flatten() for g in parts]))
+    ours, theirs = gradients
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
 
 
 def test_training_flows_through_every_path():
