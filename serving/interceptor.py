@@ -16,6 +16,7 @@ from ovperception.errors import InvalidInput, OVPError
 from ovperception.v1.results_pb2 import ResultInfo
 from ovperception.wire_errors import status_of
 from serving.presence import CallCancelled
+from serving.request_size import set_request_bytes
 from serving.security import Guard
 from serving.telemetry import CallRecord, Observer, infos, server_timing
 
@@ -87,6 +88,7 @@ class CallInterceptor(_Interceptor):
             record = self._record(method, context)
             try:
                 record.client = self._guard.admit(context.invocation_metadata(), context).name
+                set_request_bytes(len(data))
                 request = _parse(data, parse)
                 record.request_id = _identify(request)
                 reply = behaviour(request, context)

@@ -146,8 +146,7 @@ def _raw(raw: image_pb2.RawImage, max_pixels: int) -> Picture:
         )
 
     def decode() -> NDArray[np.uint8]:
-        flat = np.frombuffer(data, np.uint8)
-        lines = np.lib.stride_tricks.as_strided(flat, (rows, row), (stride, 1), writeable=False)
+        lines = np.ndarray((rows, row), np.uint8, data, strides=(stride, 1))
         # A copy, not a view of the message: torch does not take arrays it may not write to.
         picture = lines.copy().reshape(rows, row // layout.channels, layout.channels)
         return (

@@ -50,7 +50,7 @@ def vocabulary(spec: VocabularySpec, max_classes: int, max_texts: int) -> Vocabu
     return words
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _parsed(inline: bytes, max_classes: int, max_texts: int) -> Vocabulary:
     """A stream sends the same words with every frame, and a thousand classes take long to check."""
     message = VocabularyMessage.FromString(inline)

@@ -23,6 +23,7 @@ from serving.models import ServedModel
 from serving.perceiving import Perceiver
 from serving.pictures import IMAGE_FORMATS, PIXEL_FORMATS
 from serving.questions import OUTPUTS, Question, detection, heatmap, panoptic, semantic
+from serving.request_size import request_bytes
 from serving.security import caller
 from serving.streams import Streams
 from serving.words import AskedWords, WordReader
@@ -51,7 +52,7 @@ class PerceptionService(PerceptionServiceServicer):
         model = self._engine.models.get(request.model, "detect")
         words = self._read(request.vocabulary)
         question = detection(model, words, request, self._engine.config.max_texts)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             answer, truncated = question.answer_about(call, request.image, keep=request.keep_image)
             info = call.info(words.vocabulary, truncated=truncated)
         info.vocabulary.CopyFrom(words.info())
@@ -70,7 +71,7 @@ class PerceptionService(PerceptionServiceServicer):
         model = self._engine.models.get(request.model, task)
         words = self._read(request.vocabulary)
         question = ask(model, words, request)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             answer, truncated = question.answer_about(call, request.image, keep=request.keep_image)
             info = call.info(words.vocabulary, truncated=truncated)
         info.vocabulary.CopyFrom(words.info())
@@ -85,7 +86,7 @@ class PerceptionService(PerceptionServiceServicer):
         """Tell how well each pixel fits one text."""
         model = self._engine.models.get(request.model)
         question = heatmap(model, request.text)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             answer, _ = question.answer_about(call, request.image, keep=request.keep_image)
             return pb.ComputeHeatmapResponse(info=call.info(), heatmap=answer.heatmap)
 
@@ -106,7 +107,7 @@ class PerceptionService(PerceptionServiceServicer):
     ) -> pb.EncodeImageResponse:
         """Encode an image and keep it."""
         model = self._engine.models.get(request.model)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             call.see(request.image, keep=True)
             info = call.info()
             if not info.image.image_id:
@@ -123,7 +124,7 @@ class PerceptionService(PerceptionServiceServicer):
         """Embed texts."""
         model = self._engine.models.get(request.model)
         texts = requests.texts(request.texts, self._engine.config.max_texts)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             vectors = call.ask(lambda: model.embed_text(texts))
             return pb.EmbedTextResponse(embeddings=embeddings_message(vectors), info=call.info())
 
@@ -132,7 +133,7 @@ class PerceptionService(PerceptionServiceServicer):
     ) -> pb.EmbedImageResponse:
         """Embed a whole image."""
         model = self._engine.models.get(request.model)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             picture = call.decode(request.image)
             vector = call.ask(lambda: model.embed_image(picture))
             return pb.EmbedImageResponse(embedding=embeddings_message(vector[np.newaxis]), info=call.info())
@@ -142,7 +143,7 @@ class PerceptionService(PerceptionServiceServicer):
     ) -> pb.EmbedRegionsResponse:
         """Embed boxes of an image."""
         model = self._engine.models.get(request.model)
-        with self._engine.call(model, request.request_id, request.ByteSize(), context) as call:
+        with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             scene = call.see(request.image, keep=request.keep_image)
             boxes = requests.boxes(request.boxes, self._engine.config.max_texts)
             vectors = call.ask(lambda: scene.embed_regions(boxes))

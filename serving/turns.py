@@ -99,6 +99,7 @@ class Turns:
     def take(self) -> QuestionJob | LessonJob | list[ImageJob] | None:
         """Wait for the next question, lesson or batch of images; None when no work is taken any more."""
         with self._wake:
+            self._busy_until_s = 0.0  # what was thought of the last batch holds nobody up any more
             while True:
                 while not (self._images or self._questions or self._lessons or self._refusal):
                     self._wake.wait()

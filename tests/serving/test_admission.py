@@ -3,6 +3,8 @@
 import threading
 import time
 
+import grpc
+import numpy as np
 import pytest
 
 from ovperception.errors import (
@@ -11,6 +13,12 @@ from ovperception.errors import (
     InvalidParameter,
     ResourceExhausted,
 )
+from ovperception.images import encode_png
+from ovperception.v1.image_pb2 import Image
+from ovperception.v1.perception_service_pb2 import DetectObjectsRequest
+from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
+from ovperception.v1.vocabulary_pb2 import Vocabulary as WordList
+from ovperception.v1.vocabulary_pb2 import VocabularySpec
 from serving.admission import Admission
 from serving.jobs import Terms
 from tests.serving.engine_calls import encoded, in_threads, is_idle, queue_up, see, wait_for
@@ -110,3 +118,28 @@ def test_advice_grows_with_the_backlog():
         pass
     assert 1400 < caught.value.retry_after_ms < 2600
     assert patient.refused == {"requests": 1}
+
+
+def test_a_call_takes_room_for_the_bytes_that_came(serve, model):
+    server = serve(model)
+    picture = encode_png(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))
+    words = VocabularySpec(inline=WordList(classes=[{"name": "cat"}]))
+    request = DetectObjectsRequest(image=Image(encoded=picture), vocabulary=words)
+    model.hold()
+    with grpc.insecure_channel(server.address) as channel:
+        call = PerceptionServiceStub(channel).DetectObjects.future(request)
+        wait_for(lambda: server.engine.admission.used["requests"] == 1)
+        assert server.engine.admission.used["bytes"] == request.ByteSize() > 6000
+        model.release()
+        assert call.result(20)
+    wait_for(lambda: is_idle(server.engine))
+
+
+def test_a_batch_that_ended_sooner_than_thought_keeps_nobody_out(start):
+    model = FakeModel()
+    engine = start(model)
+    engine.worker._turns._pace.s_per_unit = 1000.0  # as after a pass while the machine stood still
+    see(engine, model)
+    terms = Terms(deadline_s=time.monotonic() + 20)
+    wait_for(lambda: engine.worker.wait_s(terms, pixels=1) == 0)
+    assert see(engine, model)
