@@ -14,6 +14,7 @@ from eval.running.asking import LocalAsker, load_model
 from eval.running.job import Job
 from eval.running.run import run
 from ovperception.datasets.scenes import scene
+from ovperception.datasets.scenes.vocabulary import scenes_vocabulary
 from ovperception.errors import Unsupported
 from ovperception.images import write_file
 
@@ -77,12 +78,28 @@ def _carries(asker: LocalAsker, row: EvaluationProtocol) -> bool:
 
 def _makes_masks(asker: LocalAsker) -> bool:
     picture = scene("val", 0, (_PROBE, _PROBE)).image
-    found = asker.look(picture).scene.detect(["thing"], score_threshold=0.0, max_detections=1)
-    return len(found) > 0 and found.masks is not None
+    looked = asker.look(picture).scene
+    found = looked.detect(scenes_vocabulary(), score_threshold=0.0, max_detections=1)
+    return found.masks is not None
 
 
 def markdown(rows: list[EvaluationProtocol], found: dict[str, dict[str, Outcome]]) -> str:
-    """The table: a line for each protocol and number, a column for each model, in percent."""
+    """A line a model with the headline of every protocol; then all numbers, a column a model; in percent."""
+    lines = [*_headlines(rows, found), "", *_all_numbers(rows, found), "", *_notes(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _headlines(rows: list[EvaluationProtocol], found: dict[str, dict[str, Outcome]]) -> list[str]:
+    shown = [row for row in rows if any(row.name in outcomes for outcomes in found.values())]
+    heads = [f"{row.title.removeprefix('scenes as ')}: {row.headline}" for row in shown]
+    lines = [f"| model | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name, outcomes in found.items():
+        cells = [_cell(outcomes.get(row.name), row.headline) for row in shown]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _all_numbers(rows: list[EvaluationProtocol], found: dict[str, dict[str, Outcome]]) -> list[str]:
     lines = [f"| protocol | metric | {' | '.join(f'`{name}`' for name in found)} |"]
     lines.append("|---|---|" + "---|" * len(found))
     for row in rows:
@@ -90,8 +107,7 @@ def markdown(rows: list[EvaluationProtocol], found: dict[str, dict[str, Outcome]
         for metric in _told(row, known[0]) if known else ():
             cells = [_cell(outcomes.get(row.name), metric) for outcomes in found.values()]
             lines.append(f"| {row.title} | {metric} | {' | '.join(cells)} |")
-    lines += ["", *_notes(found)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _told(row: EvaluationProtocol, outcome: Outcome) -> list[str]:
