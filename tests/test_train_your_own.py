@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ovperception.bundle import read_card
 from ovperception.cli import main
-from ovperception.client import Client
-from ovperception.images import load_image
 from ovperception.model import load
-from serving import Server, ServerConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "train-your-own.md").read_text(encoding="utf-8")
+PORT = "50051"
 # Hours and gigabytes become seconds.
 SMALLER = {
     "--images 120": "--images 3",
@@ -51,10 +56,42 @@ def test_the_page_does_what_it_says(
         assert main(words[1:]) == 0, words
     capsys.readouterr()
 
-    (serve,) = served
-    model = serve[serve.index("--model") + 1]
-    picture = load_image(next(Path("my-data/images").iterdir()))
-    with Server([load(model)], ServerConfig(port=0)) as server, Client(server.address) as client:
-        kept = client.detect(picture, ["taxi", "cat"])
-    asked_here = load(model).encode(picture).detect(["taxi", "cat"])
-    assert len(kept) == len(asked_here)
+    (words,) = served
+    (code,) = blocks("python")
+    told: dict[str, Any] = {}
+    with serving(words) as port:
+        exec(code.replace(PORT, port), told)
+    model = load(words[words.index("--model") + 1])
+    here = model.encode("my-data/images/000000000001.jpg").detect(["taxi", "cat", "traffic light"])
+    assert told["found"].classes == here.classes
+    assert told["found"].boxes == pytest.approx(here.boxes, abs=1e-2)
+
+
+@contextmanager
+def serving(words: list[str]) -> Iterator[str]:
+    """The port of a server that the page's own command starts; it is one that is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    argv = [port if word == PORT else word for word in words[1:]]
+    assert argv != words[1:]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ovperception", *argv], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if "listening" in line:
+                break
+        else:
+            pytest.fail(f"the server did not start: {''.join(seen)}")
+        yield port
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(30) in (0, 128 + signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
