@@ -154,3 +154,16 @@ def test_a_loss_that_cannot_be_set_so_is_told(folder: Path, tmp_path: Path, word
     with pytest.raises(InvalidParameter) as caught:
         train("my-data", *data, f"out={tmp_path}", word)
     assert named in str(caught.value)
+
+
+def test_a_model_that_borrows_its_backbone_has_one_of_its_own_once_it_is_tuned(
+    folder: Path, tmp_path: Path
+) -> None:
+    lent = ovperception.load("tiny-regionclip")
+    assert lent.card.backbone.lender == "tiny"
+    data = ["data.name=", "data.split=", "data.part=", f"data.annotations={folder / 'instances.json'}"]
+    data += [f"data.images={folder / 'images'}", "model=tiny-regionclip", f"out={tmp_path / 'tuned'}"]
+    train("regionclip", *data, "fresh=true", "loss.regions=8", "warmup=0", 'tune=["layer4"]')
+    tuned = ovperception.load(tmp_path / "tuned" / "tuned.safetensors")
+    assert not tuned.card.backbone.lender
+    assert tuned.card.backbone.digest == tuned.spec.digest != lent.spec.digest
