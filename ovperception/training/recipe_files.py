@@ -9,7 +9,7 @@ A file begins from a recipe that has a name and says what is different:
     steps = 500
 
 Every value is read in the type that its field declares; a key that is not known is an error that suggests
-the nearest one.
+the path of the nearest one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ __all__ = ["merge", "read_file", "to_toml", "with_overrides"]
 
 #: Parts of a recipe whose fields may be named without the part: ``steps`` for ``schedule.steps``.
 UNNAMED = ("schedule", "sampler", "loop", "optimizer", "data")
+
+_SHOW_ALL = "`ovp train RECIPE --dry-run` prints all settings"
 
 #: Words of earlier versions, and what they mean now.
 RENAMED = {
@@ -115,22 +117,44 @@ def _placed(settings: Any, key: str, value: Any, prefix: str) -> tuple[str, Any]
             for part in reversed(rest):
                 value = {part: value}
             return first, value
-    known = set(own)
     for part in UNNAMED if not prefix else ():
         inner = getattr(settings, part, None)
-        if dataclasses.is_dataclass(inner):
-            fields = {f.name for f in dataclasses.fields(inner)}
-            if key in fields:
-                return part, {key: value}
-            known |= fields
-    near = difflib.get_close_matches(key, known, n=1)
+        if dataclasses.is_dataclass(inner) and key in {f.name for f in dataclasses.fields(inner)}:
+            return part, {key: value}
+    near = _nearest(settings, key)
     raise InvalidParameter(
         f"The recipe has no setting {prefix + key!r}",
         field=prefix + key,
         expected=", ".join(sorted(own)),
         got=value,
-        mend=f"Perhaps {near[0]!r} was meant" if near else "`ovp train RECIPE --dry-run` prints all settings",
+        mend=f"Perhaps {prefix + near!r} was meant" if near else _SHOW_ALL,
     )
+
+
+def _nearest(settings: Any, key: str) -> str:
+    """The path of the field whose name is most like the key's, at whatever depth; empty if none is."""
+    paths = _paths(settings)
+    names = [path.rpartition(".")[2] for path in paths]
+    near = difflib.get_close_matches(key, names, n=1)
+    if not near:
+        return ""
+    # Of several fields of one name the uppermost is the likeliest.
+    return min((path for path, name in zip(paths, names, strict=True) if name == near[0]), key=_depth)
+
+
+def _paths(settings: Any, prefix: str = "") -> list[str]:
+    """Every field of a dataclass and of those in it, by its path."""
+    found: list[str] = []
+    for field in dataclasses.fields(settings):
+        path, value = prefix + field.name, getattr(settings, field.name)
+        found.append(path)
+        if dataclasses.is_dataclass(value):
+            found += _paths(value, f"{path}.")
+    return found
+
+
+def _depth(path: str) -> int:
+    return path.count(".")
 
 
 def _read(value: Any, hint: Any, current: Any, path: str) -> Any:

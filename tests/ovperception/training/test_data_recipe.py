@@ -147,7 +147,7 @@ def test_evaluation_needs_data_of_its_own(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "named"), [("loss.pointz=3", "'points' was meant"), ("loss.points=many", "int")], ids=str
+    ("word", "named"), [("loss.pointz=3", "'loss.points' was meant"), ("loss.points=many", "int")], ids=str
 )
 def test_a_loss_that_cannot_be_set_so_is_told(folder: Path, tmp_path: Path, word: str, named: str) -> None:
     data = [f"data.annotations={folder / 'instances.json'}", f"data.images={folder / 'images'}"]

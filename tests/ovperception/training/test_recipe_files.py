@@ -23,6 +23,16 @@ class Inner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    sizes: tuple[float, float] = (1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    place: Place | None = field(default_factory=Place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Other:
     path: Path
 
@@ -39,6 +49,7 @@ class Settings:
     free: Mapping[str, Any] = field(default_factory=lambda: {"deep": {"x": 1, "none": None}})
     schedule: Inner = field(default_factory=Inner)
     other: Other | None = None
+    outer: Outer = field(default_factory=Outer)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +94,10 @@ def test_words_reach_into_parts_and_tables() -> None:
 @pytest.mark.parametrize(
     ("changes", "named", "hint"),
     [
-        ({"shedule": {}}, "shedule", "schedule"),
-        ({"schedule": {"stps": 1}}, "schedule.stps", "steps"),
+        ({"shedule": {}}, "shedule", "'schedule' was meant"),
+        ({"schedule": {"stps": 1}}, "schedule.stps", "'schedule.steps' was meant"),
+        ({"stps": 1}, "stps", "'schedule.steps' was meant"),
+        ({"outer": {"siz": 1}}, "outer.siz", "'outer.place.sizes' was meant"),
         ({"kind": "gren"}, "kind", "green"),
         ({"rate": "fast"}, "rate", "float"),
         ({"rate": True}, "rate", "float"),
