@@ -48,7 +48,8 @@ class ScenePretraining:
         optimizer: which one.
         loop: how the loop goes about it.
         megapixels: pixels of a step.
-        native_share: share of the steps that see native crops alone.
+        native_share: share of the steps that see native crops alone: twice the crops for the same pixels, which
+            is what teaches the shapes of tinted things.
         colour_share: share of the things that are tinted.
         frozen_stages: how many of stem, layer1, ... layer4 stay as they are.
         settled: share of the run after which the statistics of the norms stay as they are.
@@ -67,9 +68,9 @@ class ScenePretraining:
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(betas=(0.9, 0.98)))
     loop: LoopSettings = field(default_factory=LoopSettings)
     megapixels: float = 1.0
-    native_share: float = 0.15
+    native_share: float = 0.45
     colour_share: float = 0.55
-    frozen_stages: int = 2
+    frozen_stages: int = 1
     settled: float = 0.8
     roi_weight: float = 0.5
     dense_weight: float = 0.25
