@@ -48,8 +48,8 @@ class ScenePretraining:
         optimizer: which one.
         loop: how the loop goes about it.
         megapixels: pixels of a step.
-        native_share: share of the steps that see native crops alone: twice the crops for the same pixels, which
-            is what teaches the shapes of tinted things.
+        native_share: share of the steps that see native crops alone: twice the crops for the same pixels,
+            which is what teaches the shapes of tinted things.
         colour_share: share of the things that are tinted.
         frozen_stages: how many of stem, layer1, ... layer4 stay as they are.
         settled: share of the run after which the statistics of the norms stay as they are.
