@@ -30,7 +30,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +48,7 @@ from torch import Tensor
 from ovperception.vocabulary import Vocabulary, VocabularyClass
 from tests import synth
 
-__all__ = ["Answer", "Side", "agreement", "compare", "show"]
+__all__ = ["Answer", "Official", "Side", "agreement", "compare", "show"]
 
 _CONFIGS = "configs/coco/panoptic-segmentation/fcclip"
 _CONFIG = {
@@ -85,7 +85,15 @@ class Side(Protocol):
 class Official:
     """The official code on the CPU."""
 
-    def __init__(self, folder: Path, variant: str, picture: NDArray[np.uint8], rows: Rows) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        variant: str,
+        picture: NDArray[np.uint8],
+        rows: Rows,
+        *,
+        settings: Sequence[object] = (),
+    ) -> None:
         warnings.simplefilter("ignore")  # of what torch deprecates
         logging.disable(logging.WARNING)
         folder = folder.resolve()
@@ -94,7 +102,7 @@ class Official:
         for name in ("detectron2._C", "MultiScaleDeformableAttention"):
             sys.modules[name] = types.ModuleType(name)
         with _standing_in(folder / "fc-clip"):
-            self.model = _build(variant)
+            self.model = _build(variant, settings)
         synth.fill(self.model)
         metadata = self.model.test_metadata
         things = set(metadata.thing_dataset_id_to_contiguous_id.values())
@@ -156,7 +164,7 @@ def _standing_in(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _build(variant: str) -> Any:
+def _build(variant: str, settings: Sequence[object]) -> Any:
     import fcclip
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
@@ -167,7 +175,7 @@ def _build(variant: str) -> Any:
     fcclip.add_maskformer2_config(config)
     fcclip.add_fcclip_config(config)
     config.merge_from_file(f"{_CONFIGS}/{_CONFIG[variant]}")
-    config.merge_from_list(["MODEL.DEVICE", "cpu", "DATASETS.TEST", (_DATASET,)])
+    config.merge_from_list(["MODEL.DEVICE", "cpu", "DATASETS.TEST", (_DATASET,), *settings])
     return build_model(config).eval().requires_grad_(False)
 
 
