@@ -29,6 +29,7 @@ __all__ = [
     "detections_message",
     "embeddings_message",
     "float_map_message",
+    "label_encoding",
     "panoptic_message",
     "read_boxes",
     "read_detections",
@@ -103,20 +104,9 @@ def semantic_message(
     Raises:
         InvalidParameter: `encoding` cannot hold that many classes, or is not known.
     """
-    known = len(answer.classes)
-    if encoding == pb.LABEL_ENCODING_UNSPECIFIED:
-        encoding = pb.LABEL_ENCODING_PNG8 if known <= 255 else pb.LABEL_ENCODING_PNG16
-    kind = _LABEL_TYPES.get(encoding)
-    if kind is None:
-        raise InvalidParameter("Unknown label encoding", field="label_encoding", got=encoding)
+    encoding = label_encoding(encoding, len(answer.classes))
+    kind = _LABEL_TYPES[encoding]
     void = int(np.iinfo(kind).max)
-    if known > void:
-        raise InvalidParameter(
-            f"This label encoding holds at most {void} classes",
-            field="label_encoding",
-            got=f"{known} classes",
-            mend="Leave label_encoding unset, or ask with fewer classes",
-        )
     labels = _strided(answer.labels, stride)
     values = np.where(labels < 0, void, labels).astype(kind)
     present = np.flatnonzero(np.bincount(values.ravel(), minlength=void + 1)[:void])
@@ -133,6 +123,28 @@ def semantic_message(
         else None,
         output_stride=stride if stride > 1 else 0,
     )
+
+
+def label_encoding(given: int, classes: int) -> int:
+    """The `LabelEncoding` of a map of so many classes; unspecified takes the smaller PNG that holds them.
+
+    Raises:
+        InvalidParameter: `given` cannot hold that many classes, or is not known.
+    """
+    if given == pb.LABEL_ENCODING_UNSPECIFIED:
+        return pb.LABEL_ENCODING_PNG8 if classes <= 255 else pb.LABEL_ENCODING_PNG16
+    kind = _LABEL_TYPES.get(given)
+    if kind is None:
+        raise InvalidParameter("Unknown label encoding", field="label_encoding", got=given)
+    most = int(np.iinfo(kind).max)
+    if classes > most:
+        raise InvalidParameter(
+            f"This label encoding holds at most {most} classes",
+            field="label_encoding",
+            got=f"{classes} classes",
+            mend="Leave label_encoding unset, or ask with fewer classes",
+        )
+    return given
 
 
 def _strided(plane: NDArray[Any], stride: int) -> NDArray[Any]:

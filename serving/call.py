@@ -22,7 +22,7 @@ from ovperception.v1 import image_pb2, results_pb2, vocabulary_pb2
 from ovperception.vocabulary import Vocabulary
 from serving.admission import Ticket
 from serving.fairness import Priority
-from serving.intake import Intake
+from serving.intake import Fits, Intake
 from serving.jobs import Terms
 from serving.model_jobs import Seen
 from serving.models import ServedModel, ServedPicture, ServedScene
@@ -56,6 +56,11 @@ class Asking(Protocol[T_co]):
         """Asks; runs on the model's thread."""
         ...
 
+    @property
+    def fits(self) -> Fits:
+        """Refuses a picture that it cannot be asked of."""
+        ...
+
 
 class Call:
     """One call on its way. Made by `Engine.call`."""
@@ -86,12 +91,17 @@ class Call:
         self._intake = Intake(engine, ticket, self._terms, self._presence, self.timing, context)
         self._kept: KeptScene | None = None
 
-    def see(self, image: image_pb2.Image, *, keep: bool = False) -> ServedScene:
+    def see(self, image: image_pb2.Image, *, keep: bool = False, fits: Sequence[Fits] = ()) -> ServedScene:
         """The scene of a request's image: a kept one, or the picture decoded and encoded."""
-        return self.see_all(image, [self.model], keep=keep)[0]
+        return self.see_all(image, [self.model], keep=keep, fits=fits)[0]
 
     def see_all(
-        self, image: image_pb2.Image, models: Sequence[ServedModel], *, keep: bool = False
+        self,
+        image: image_pb2.Image,
+        models: Sequence[ServedModel],
+        *,
+        keep: bool = False,
+        fits: Sequence[Fits] = (),
     ) -> list[ServedScene]:
         """What each of several models makes of an image; those of one trunk share a pass.
 
@@ -99,14 +109,15 @@ class Call:
             image: A picture or a handle.
             models: The models. If it is to be kept, it is for the first and those of its trunk.
             keep: Whether to keep it.
+            fits: Refuse it by its size, before it is decoded.
 
         Raises:
             InvalidParameter: A kept image was encoded for a model of another trunk.
         """
         if image.WhichOneof("source") == "image_id":
-            return self._recall(image, models)
+            return self._recall(image, models, fits)
         trunks = _by_trunk(models)
-        prepared = self._intake.prepare(image, trunks)
+        prepared = self._intake.prepare(image, trunks, fits)
         scenes: dict[int, ServedScene] = {}
         for some, ready in zip(trunks, prepared, strict=True):
             wanted = keep and some[0].trunk == models[0].trunk
@@ -133,15 +144,16 @@ class Call:
             InvalidParameter: A kept image was encoded for a model of another trunk.
         """
         models = [question.model for question in questions]
+        fits = [question.fits for question in questions]
         trunks = _by_trunk(models)
         if image.WhichOneof("source") == "image_id" or len(trunks) > 1 or any(map(_teaches, questions)):
-            scenes = self.see_all(image, models, keep=keep)
+            scenes = self.see_all(image, models, keep=keep, fits=fits)
             return [
                 self.ask(partial(question.ask, scene), question.words, model=question.model)
                 for question, scene in zip(questions, scenes, strict=True)
             ]
         (some,) = trunks
-        (ready,) = self._intake.prepare(image, trunks)
+        (ready,) = self._intake.prepare(image, trunks, fits)
         places = [some.index(model) for model in models]
 
         def ask(seen: Seen) -> list[T]:
@@ -242,8 +254,12 @@ class Call:
             self._engine.kept.add(kept.image_id, model, scene)
         return kept
 
-    def _recall(self, image: image_pb2.Image, models: Sequence[ServedModel]) -> list[ServedScene]:
+    def _recall(
+        self, image: image_pb2.Image, models: Sequence[ServedModel], fits: Sequence[Fits]
+    ) -> list[ServedScene]:
         kept = self._engine.kept.get(image.image_id, self._terms.client)
+        for check in fits:
+            check(kept.scene.size)
         self._kept = kept
         self._intake.recall(image, kept)
         return [kept.seen_by(model) or self._seen_again(kept, model) for model in models]

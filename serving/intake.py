@@ -24,9 +24,10 @@ from serving.shared_memory import check_local
 if TYPE_CHECKING:
     from serving.engine import Engine
 
-__all__ = ["Intake"]
+__all__ = ["Fits", "Intake"]
 
 T = TypeVar("T")
+Fits = Callable[[tuple[int, int]], object]  # raises if a picture of this (height, width) cannot be asked
 
 
 class Intake:
@@ -60,13 +61,17 @@ class Intake:
         self._size = (0, 0)
 
     # Any: each model takes its own kind of pictures.
-    def prepare(self, image: image_pb2.Image, trunks: Sequence[Sequence[ServedModel]]) -> list[Any]:
-        """The picture decoded, and ready for each trunk.
+    def prepare(
+        self, image: image_pb2.Image, trunks: Sequence[Sequence[ServedModel]], fits: Sequence[Fits] = ()
+    ) -> list[Any]:
+        """The picture decoded, and ready for each trunk; before that each of `fits` may refuse its size.
 
         Raises:
             ResourceExhausted, DeadlineExceeded: It would have to wait for too long.
         """
         picture = self._open(image)
+        for check in fits:
+            check(picture.size)
         self._check_wait(picture, trunks[0])
         return self._decode(picture, partial(_prepared, [some[0] for some in trunks]))
 

@@ -137,6 +137,10 @@ class ServedModel(Protocol):
         """What it can be asked."""
         ...
 
+    def head_for(self, task: Task, *, given_boxes: bool = False) -> object:
+        """Who in it answers a task; `Unsupported` if nobody does, or not with, or without, boxes given."""
+        ...
+
     @property
     def preprocessing(self) -> Sizing:
         """How pictures become network input."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovperception.boxes import boxes_inside
 from ovperception.errors import InvalidParameter, InvalidRegions, OVPError, Unsupported
 from ovperception.head import Task
 from ovperception.structures import Detections, PanopticMap, SemanticMap
@@ -21,7 +22,13 @@ from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1 import results_pb2
 from ovperception.v1.image_pb2 import Image
 from ovperception.vocabulary import Vocabulary
-from ovperception.wire import detections_message, float_map_message, panoptic_message, semantic_message
+from ovperception.wire import (
+    detections_message,
+    float_map_message,
+    label_encoding,
+    panoptic_message,
+    semantic_message,
+)
 from ovperception.wire_masks import MASK_ENCODINGS
 from serving import requests
 from serving.call import Call
@@ -46,12 +53,14 @@ class Question(Generic[T]):
         words: What with, if anything: new words are encoded before.
         ask: Asks; runs on the model's thread, and gives what is left to do, which needs none.
         write: The answer as a message, and whether it was cut short.
+        fits: Refuses a picture of a (height, width) that it cannot be asked of.
     """
 
     model: ServedModel
     words: Vocabulary | None = None
     ask: Callable[[ServedScene], Callable[[], T]]
     write: Callable[[T], tuple[pb.PerceiveAnswer, bool]]
+    fits: Callable[[tuple[int, int]], object] = field(default=lambda size: None)
 
     def answer(self, call: Call, scene: ServedScene) -> tuple[pb.PerceiveAnswer, bool]:
         """Ask about a scene of the question's model."""
@@ -127,7 +136,9 @@ def questions(
     for index, output in enumerate(outputs):
         try:
             asked = engine.models.get(output.model) if output.model else model
-            found.append(_question(output, asked, words, engine.config.max_texts))
+            question = _question(output, asked, words, engine.config.max_texts)
+            place = f"outputs[{index}].{output.WhichOneof('kind')}"
+            found.append(replace(question, fits=partial(_fits_at, place, question.fits)))
         except OVPError as error:
             if error.field != "vocabulary":
                 error.field = f"outputs[{index}].{error.field}".rstrip(".")
@@ -181,9 +192,15 @@ def detection(
     masks = options.include_masks if options.HasField("include_masks") else True
     encoding = _mask_encoding(options.mask_encoding, default_encoding)
     regions: NDArray[np.float32] | None = None
-    if options.HasField("regions"):
-        with _fields_of_regions():
+    with _fields_of_regions():
+        if options.HasField("regions"):
             regions = requests.boxes(options.regions.boxes, max_boxes)
+        model.head_for("detect", given_boxes=regions is not None)
+
+    def fits(size: tuple[int, int]) -> None:
+        if regions is not None:
+            with _fields_of_regions():
+                boxes_inside(regions, size)
 
     def ask(scene: ServedScene) -> Callable[[], Detections]:
         with _fields_of_regions():
@@ -202,7 +219,7 @@ def detection(
         truncated = most is not None and len(found.scores) >= most
         return pb.PerceiveAnswer(objects=detections_message(words.objects(found), encoding)), truncated
 
-    return Question(model=model, words=words.for_objects, ask=ask, write=write)
+    return Question(model=model, words=words.for_objects, ask=ask, write=write, fits=fits)
 
 
 def semantic(model: ServedModel, words: AskedWords, options: SemanticOptions) -> Question[SemanticMap]:
@@ -213,7 +230,8 @@ def semantic(model: ServedModel, words: AskedWords, options: SemanticOptions) ->
     """
     _check_task(model, "semantic")
     least = _threshold(options, "score_threshold")
-    encoding, scores, stride = options.label_encoding, options.include_scores, options.output_stride or 1
+    encoding = label_encoding(options.label_encoding, len(words.vocabulary))
+    scores, stride = options.include_scores, options.output_stride or 1
     if stride > MAX_STRIDE:
         raise InvalidParameter(
             "The stride of the map is out of its range",
@@ -262,6 +280,15 @@ def heatmap(model: ServedModel, text: str) -> Question[NDArray[np.float32]]:
         return pb.PerceiveAnswer(heatmap=float_map_message(found)), False
 
     return Question(model=model, ask=lambda scene: _finished(scene.heatmap(checked)), write=write)
+
+
+def _fits_at(place: str, fits: Callable[[tuple[int, int]], object], size: tuple[int, int]) -> None:
+    """The same; but a refusal names the field by its whole path."""
+    try:
+        fits(size)
+    except OVPError as error:
+        error.field = f"{place}.{error.field}"
+        raise
 
 
 def _finished(found: T) -> Callable[[], T]:

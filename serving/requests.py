@@ -122,9 +122,19 @@ def text(value: str, field: str) -> str:
 
 
 def boxes(values: Sequence[results_pb2.Box], limit: int) -> NDArray[np.float32]:
-    """(N, 4) boxes, not too many; whether each lies in the image is for the scene to say."""
+    """(N, 4) boxes, not too many, each with an area; whether that lies in the picture its header tells."""
     if len(values) > limit:
         raise InvalidRegions(
             "There are too many boxes", field="boxes", expected=f"at most {limit}", got=len(values)
         )
-    return read_boxes(values)
+    found = read_boxes(values)
+    bad = ~(np.isfinite(found).all(1) & (found[:, 2:] > found[:, :2]).all(1))
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise InvalidRegions(
+            "A box has no area",
+            field=f"boxes[{index}]",
+            expected="x_min < x_max and y_min < y_max, in pixels",
+            got=found[index].tolist(),
+        )
+    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
 
 import ovperception
+from ovperception.boxes import boxes_inside
 from ovperception.errors import InvalidParameter, ResourceExhausted
 from ovperception.head import Task
 from ovperception.v1 import perceive_pb2, results_pb2
@@ -143,9 +145,9 @@ class PerceptionService(PerceptionServiceServicer):
     ) -> pb.EmbedRegionsResponse:
         """Embed boxes of an image."""
         model = self._engine.models.get(request.model)
+        boxes = requests.boxes(request.boxes, self._engine.config.max_texts)
         with self._engine.call(model, request.request_id, request_bytes(), context) as call:
-            scene = call.see(request.image, keep=request.keep_image)
-            boxes = requests.boxes(request.boxes, self._engine.config.max_texts)
+            scene = call.see(request.image, keep=request.keep_image, fits=[partial(boxes_inside, boxes)])
             vectors = call.ask(lambda: scene.embed_regions(boxes))
             return pb.EmbedRegionsResponse(embeddings=embeddings_message(vectors), info=call.info())
 

@@ -92,6 +92,10 @@ class StubModel:
         """What replies say of a backbone; the whole card would load torch, which a stub has no need of."""
         return cast("BackboneSpec", _Spec(name="stub", embed_dim=_DIM))
 
+    def head_for(self, task: Task, *, given_boxes: bool = False) -> object:
+        """Itself, whatever is asked."""
+        return self
+
     def stand_on(self, other: Any) -> None:
         """Share nothing: there is nothing to share."""
 

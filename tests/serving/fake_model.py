@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ovperception.errors import InvalidImage, InvalidRegions
+from ovperception.errors import InvalidImage, InvalidRegions, Unsupported
 from ovperception.images import Geometry, load_image
 from ovperception.rle import RLE
 from ovperception.structures import Detections, PanopticMap, Segment, SemanticMap
@@ -146,6 +146,7 @@ class FakeModel:
         self.scene_bytes = scene_bytes
         self.backbone = backbone
         self.lender = None
+        self.takes_boxes = True
         self.seen = 0  # images its head has seen
         self.preprocessing = FakePreprocessing()
         self.go = threading.Event()
@@ -165,6 +166,11 @@ class FakeModel:
     @property
     def trunk(self):
         return self.backbone or self.name
+
+    def head_for(self, task, *, given_boxes=False):
+        if given_boxes and not self.takes_boxes:
+            raise Unsupported("No head classifies given boxes", field="boxes")
+        return self
 
     def stand_on(self, other):
         self.lender = other
