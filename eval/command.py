@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, cast, get_args
 import typer
 
 from eval import protocol_command, table_command
+from eval.protocols.other_metric import METRIC_NAMES
 from eval.reporting import compare_command
 from eval.running.job import ResolutionChoice
 from eval.scenes.command import evaluate_own_measures
@@ -49,6 +50,12 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str, typer.Option("--protocol", "-p", help="How to measure; the first one of the data if not given.")
+    ] = "",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help=f"Another metric than the protocol's: {', '.join(METRIC_NAMES)}.", show_default=False
+        ),
     ] = "",
     protocols: Annotated[bool, typer.Option("--protocols", help="List the protocols.")] = False,
     data: Annotated[
@@ -121,6 +128,7 @@ def evaluate(
             _needed(annotations, "annotations", "--annotations FILE_OR_FOLDER"),
             _needed(results, "results", "--results FILE_OR_FOLDER"),
             folder,
+            metric=metric,
             annotation_maps=annotation_maps,
             result_maps=result_maps,
             as_json=as_json,
@@ -128,7 +136,7 @@ def evaluate(
         return
     if not server:
         _needed(model or None, "model", "--model NAME")
-    if not protocol and data in ("", "scenes") and not server:
+    if not protocol and not metric and data in ("", "scenes") and not server:
         evaluate_own_measures(
             lambda: load_model(model, device),
             folder,
@@ -153,6 +161,7 @@ def evaluate(
     job = protocol_command.job_of(
         protocol,
         data,
+        metric,
         model=model,
         out=folder,
         root=root,

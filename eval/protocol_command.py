@@ -14,7 +14,7 @@ from rich.table import Table
 
 from eval.outcome import Outcome
 from eval.progress import progress_bar
-from eval.protocols import EvaluationProtocol, protocol, protocols
+from eval.protocols import EvaluationProtocol, protocol, protocols, with_metric
 from eval.running.files import score_files
 from eval.running.job import Job, protocol_of_data
 from eval.running.run import Plan, run
@@ -50,18 +50,22 @@ def _described(row: EvaluationProtocol) -> dict[str, Any]:
     }
 
 
-def job_of(name: str, data: str, **settings: Any) -> Job:
+def job_of(name: str, data: str, metric: str = "", **settings: Any) -> Job:
     """The job that the options mean.
 
     Args:
         name: of the protocol; "" for the first one of the data.
         data: name or path; "" for the protocol's.
+        metric: another one than the protocol's, see `with_metric`; "" for its own.
         settings: other attributes of `Job`.
 
     Raises:
         NotFound: there is no such protocol or data set.
+        InvalidParameter: there is no such metric, or not of what the protocol asks for.
     """
     chosen = protocol(name) if name else protocol_of_data(data or "scenes")
+    if metric:
+        chosen = with_metric(chosen, metric)
     return Job(protocol=chosen, data=data or chosen.data, **settings)
 
 
@@ -87,13 +91,15 @@ def score(
     results: Path,
     out: Path,
     *,
+    metric: str,
     annotation_maps: Path | None,
     result_maps: Path | None,
     as_json: bool,
 ) -> None:
     """Scores files, writes everything into a folder and prints a table."""
+    chosen = protocol(name)
     outcome = score_files(
-        protocol(name),
+        with_metric(chosen, metric) if metric else chosen,
         annotations,
         results,
         out,

@@ -15,7 +15,7 @@ Label maps and panoptic maps, image by image with memory that does not grow, in 
     episodes.scores()                                                                     -> FewShotScores
     edges = BoundaryIoU(K); edges.add(truth, predicted); edges.mean()                     -> float
 
-`voc_ap` is PASCAL VOC's AP, by 11 points or by area. Counts of several processes are added: ``a + b`` or
+`score_voc` is PASCAL VOC's AP, by 11 points or by area. Counts of several processes are added: ``a + b`` or
 ``a.merge(b)``; ``to_arrays`` and ``from_arrays`` carry them across. Files of others are read by
 `score_panoptic_files` and `score_label_files`.
 
@@ -32,7 +32,7 @@ from eval.metrics.label_files import score_label_files
 from eval.metrics.label_images import LabelCoding
 from eval.metrics.panoptic_files import PanopticFiles, read_panoptic_files, score_panoptic_files
 from eval.metrics.panoptic_quality import PanopticQuality, PanopticSegment, Quality, Tally
-from eval.metrics.pascal_voc import VOCCurve, voc_ap
+from eval.metrics.pascal_voc import VOCCurve, score_voc, voc_ap
 from eval.metrics.precision_recall import IOU_THRESHOLDS, RECALL_POINTS, PrecisionRecall
 from eval.metrics.scores import (
     Category,
@@ -42,10 +42,11 @@ from eval.metrics.scores import (
     PanopticScores,
     Scores,
     SemanticScores,
+    VOCScores,
     scores_json,
 )
 from eval.metrics.semantic import AVERAGING_RULES, AveragingRule, iou_per_class, miou, score_semantic
-from eval.metrics.semantic_boundary import BoundaryIoU, BoundaryRule
+from eval.metrics.semantic_boundary import BoundaryIoU, BoundaryRule, with_boundary
 from eval.metrics.warning_texts import WARNINGS, warning_lines
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "SemanticScores",
     "Tally",
     "VOCCurve",
+    "VOCScores",
     "ap_engine",
     "iou_per_class",
     "miou",
@@ -88,7 +90,9 @@ __all__ = [
     "score_lvis",
     "score_panoptic_files",
     "score_semantic",
+    "score_voc",
     "scores_json",
     "voc_ap",
     "warning_lines",
+    "with_boundary",
 ]

@@ -10,6 +10,7 @@ from eval.metrics.confusion import ConfusionMatrix
 from eval.metrics.label_images import LabelCoding, read_label_map
 from eval.metrics.scores import Category, SemanticScores
 from eval.metrics.semantic import AveragingRule, score_semantic
+from eval.metrics.semantic_boundary import BoundaryIoU, BoundaryRule, with_boundary
 from ovperception.errors import InvalidDataset, InvalidRegions, MissingFile
 
 __all__ = ["count_label_files", "score_label_files"]
@@ -26,6 +27,7 @@ def score_label_files(
     truth_suffix: str = ".png",
     results_suffix: str = ".png",
     names: Collection[str] | None = None,
+    boundary: BoundaryRule | None = None,
 ) -> SemanticScores:
     """Judge label maps.
 
@@ -39,6 +41,7 @@ def score_label_files(
         truth_suffix: what follows a name, such as "_gtFine_labelTrainIds.png".
         results_suffix: the same of the answers.
         names: of the images to judge, without suffix; None for all of the truth.
+        boundary: whose boundary IoU is told as well.
 
     Raises:
         MissingFile: a folder, or the answer to an image, does not exist.
@@ -46,6 +49,7 @@ def score_label_files(
             is no class.
     """
     confusion = ConfusionMatrix(len(categories))
+    edges = BoundaryIoU(len(categories), boundary) if boundary else None
     wanted = sorted(_names(Path(truth), truth_suffix) if names is None else names)
     given = _names(Path(results), results_suffix)
     missing = [name for name in wanted if name not in given]
@@ -64,15 +68,17 @@ def score_label_files(
         ],
         truth_coding or LabelCoding(),
         results_coding or LabelCoding(),
+        edges,
     )
     special = sorted((truth_coding or LabelCoding()).special)
-    return score_semantic(
+    scores = score_semantic(
         confusion,
         categories,
         rule=rule,
         ignore_rule=f"values {', '.join(map(str, special))} of the annotation are not judged",
         warnings=Counter({"unlisted_file": len(given - set(wanted))}),
     )
+    return with_boundary(scores, edges) if edges else scores
 
 
 def count_label_files(
@@ -80,6 +86,7 @@ def count_label_files(
     pairs: Sequence[tuple[Path, Path]],
     truth_coding: LabelCoding,
     results_coding: LabelCoding,
+    edges: BoundaryIoU | None = None,
 ) -> None:
     """Counts pairs of pictures, truth and answer: one process' share, to be merged with the others'."""
     for truth, result in pairs:
@@ -87,6 +94,8 @@ def count_label_files(
         found = results_coding.decode(read_label_map(result))
         try:
             confusion.add(expected, found)
+            if edges is not None:
+                edges.add(expected, found)
         except InvalidRegions as error:
             raise InvalidDataset(
                 f"{result.name}: {error.what[0].lower()}{error.what[1:]}",

@@ -9,19 +9,20 @@ the highest precision at recall 0, 0.1, ... 1 or beyond; from VOC2010 on it is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.ground_truth import read_ground_truth
-from eval.metrics.results import read_results
-from eval.metrics.scores import Category
+from eval.metrics.ground_truth import GroundTruth, read_ground_truth
+from eval.metrics.results import Results, read_results
+from eval.metrics.scores import Category, ClassScore, VOCScores
 from ovperception.errors import InvalidParameter
 
-__all__ = ["VOCCurve", "voc_ap"]
+__all__ = ["VOCCurve", "score_voc", "voc_ap"]
 
 VOCCurve = Literal["11 points", "area"]
 
@@ -46,14 +47,71 @@ def voc_ap(
         InvalidDataset: a file is not what it should be.
         InvalidParameter: the curve is not known, or the IoU is not between 0 and 1.
     """
+    _check(iou, curve)
+    expected = read_ground_truth(truth, masks=False)
+    return _by_class(expected, read_results(results, expected, masks=False), iou, curve)
+
+
+def score_voc(
+    truth: str | Path | Mapping[str, Any],
+    results: str | Path | Sequence[Mapping[str, Any]],
+    *,
+    iou: float = 0.5,
+    curve: VOCCurve = "area",
+    groups: Mapping[str, Collection[int]] | None = None,
+    image_ids: Collection[int] | None = None,
+) -> VOCScores:
+    """``mAP``, and ``mAP_<group>`` of groups of classes; arguments and errors as of `voc_ap`.
+
+    Args:
+        truth: path or content of a COCO-format file.
+        results: path or content of a result file with boxes.
+        iou: from which overlap on a detection is right.
+        curve: "11 points" as in 2007, "area" as from 2010 on.
+        groups: name -> ids of its classes; with groups, only their classes are judged.
+        image_ids: the images to judge; None for all.
+    """
+    _check(iou, curve)
+    chosen = sorted({i for ids in groups.values() for i in ids}) if groups else None
+    expected = read_ground_truth(truth, masks=False, image_ids=image_ids, category_ids=chosen)
+    found = read_results(results, expected, masks=False)
+    answers = {category.id: ap for category, ap in _by_class(expected, found, iou, curve).items()}
+    metrics = {"mAP": _mean(answers.values())}
+    metrics |= {f"mAP_{name}": _mean(answers.get(i) for i in ids) for name, ids in (groups or {}).items()}
+    objects = Counter(expected.category_ids[~expected.crowd].tolist())
+    detections = Counter(found.category_ids.tolist())
+    return VOCScores(
+        metrics=metrics,
+        per_class=tuple(
+            ClassScore(
+                category=c,
+                values={"AP": answers[c.id], "objects": objects[c.id], "detections": detections[c.id]},
+            )
+            for c in expected.categories
+        ),
+        rules={"AP": f"PASCAL VOC, {curve}", "iou": f"boxes, from {iou:g} on", "difficult": "not counted"},
+        images=len(expected.images),
+        warnings=+(expected.warnings + found.warnings),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    counted = [value for value in values if value is not None]
+    return float(np.mean(counted)) if counted else None
+
+
+def _check(iou: float, curve: str) -> None:
     if curve not in get_args(VOCCurve):
         raise InvalidParameter(
             "This curve is not known", field="curve", expected=" or ".join(get_args(VOCCurve)), got=curve
         )
     if not 0 < iou < 1:
         raise InvalidParameter("This is no overlap", field="iou", expected="above 0, below 1", got=iou)
-    expected = read_ground_truth(truth, masks=False)
-    found = read_results(results, expected, masks=False)
+
+
+def _by_class(
+    expected: GroundTruth, found: Results, iou: float, curve: VOCCurve
+) -> dict[Category, float | None]:
     assert expected.boxes is not None
     assert found.boxes is not None
     answers: dict[Category, float | None] = {}

@@ -25,6 +25,7 @@ __all__ = [
     "PanopticScores",
     "Scores",
     "SemanticScores",
+    "VOCScores",
     "scores_json",
 ]
 
@@ -64,7 +65,7 @@ class Scores(Protocol):
 
     @property
     def kind(self) -> str:
-        """Family of the numbers: "coco", "lvis", "lvis-fixed", "semantic", "panoptic" or "few-shot"."""
+        """Family of the numbers: "coco", "lvis", "lvis-fixed", "voc", "semantic", "panoptic", "few-shot"."""
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
@@ -102,6 +103,18 @@ class DetectionScores:
     images: int
     curves: PrecisionRecall
     warnings: Mapping[str, int] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VOCScores:
+    """AP of boxes at one overlap; see `Scores`."""
+
+    metrics: Mapping[str, float | None]
+    per_class: tuple[ClassScore, ...]
+    rules: Mapping[str, str]
+    images: int
+    warnings: Mapping[str, int] = field(default_factory=Counter)
+    kind: str = "voc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

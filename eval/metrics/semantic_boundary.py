@@ -8,16 +8,19 @@ labels; its numbers are comparable among themselves alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.boundary import boundary, boundary_width
+from eval.metrics.boundary import BOUNDARY_RATIO, boundary, boundary_width
 from eval.metrics.confusion import ConfusionMatrix
+from eval.metrics.scores import SemanticScores
 from ovperception.errors import InvalidParameter, InvalidRegions, Unsupported
 
-__all__ = ["BoundaryIoU", "BoundaryRule"]
+__all__ = ["BoundaryIoU", "BoundaryRule", "with_boundary"]
 
 BoundaryRule = Literal["per class", "detectron2"]
 _BYTES = 255
@@ -98,6 +101,22 @@ class BoundaryIoU:
         self.confusion.merge(other.confusion)
         self.counts += other.counts
 
+    def cells(self) -> list[list[int]]:
+        """What was counted, as [place, pixels] of the places that are not zero: small, for one image."""
+        table = self._table()
+        places = np.flatnonzero(table)
+        return [[place, int(table[place])] for place in places.tolist()]
+
+    def add_cells(self, cells: Iterable[tuple[int, int]]) -> None:
+        """Adds the `cells` of another one that counts by the same rule."""
+        table = self._table()
+        for place, pixels in cells:
+            table[place] += pixels
+
+    def _table(self) -> NDArray[np.int64]:
+        table: NDArray[np.int64] = self.confusion.counts if self.rule == "detectron2" else self.counts
+        return table.reshape(-1)
+
     def per_class(self) -> NDArray[np.float64]:
         """(K,) boundary IoU, NaN where no boundary is."""
         if self.rule == "per class":
@@ -114,3 +133,17 @@ class BoundaryIoU:
         counted = self.per_class()
         counted = counted[~np.isnan(counted)]
         return float(counted.mean()) if counted.size else None
+
+
+def with_boundary(scores: SemanticScores, edges: BoundaryIoU) -> SemanticScores:
+    """The scores and, beside them, ``boundary_mIoU`` and each class's ``boundary_IoU``."""
+    counted = [None if np.isnan(value) else float(value) for value in edges.per_class()]
+    return replace(
+        scores,
+        metrics={**scores.metrics, "boundary_mIoU": edges.mean()},
+        per_class=tuple(
+            replace(row, values={**row.values, "boundary_IoU": value})
+            for row, value in zip(scores.per_class, counted, strict=True)
+        ),
+        rules={**scores.rules, "boundary": f"{edges.rule}, {BOUNDARY_RATIO:.0%} of the diagonal"},
+    )

@@ -4,6 +4,7 @@
 and `report_line` writes all of it beside the number.
 """
 
+from eval.protocols.other_metric import METRIC_NAMES, with_metric
 from eval.protocols.protocol import (
     AP,
     PQ,
@@ -21,6 +22,7 @@ from eval.protocols.table import protocol, protocol_names, protocols
 
 __all__ = [
     "AP",
+    "METRIC_NAMES",
     "PQ",
     "Background",
     "EvaluationProtocol",
@@ -35,4 +37,5 @@ __all__ = [
     "protocols",
     "published",
     "report_line",
+    "with_metric",
 ]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from eval.metrics.ap_engine import IoUKind
+from eval.metrics.pascal_voc import VOCCurve
 from eval.metrics.semantic import AveragingRule
+from eval.metrics.semantic_boundary import BoundaryRule
 from ovperception.datasets.scenes.categories import SceneCategory
 from ovperception.datasets.scenes.vocabulary import chosen_categories
 from ovperception.datasets.vocabularies.files import Part, part_of
@@ -35,22 +37,26 @@ class AP:
     """Average precision of boxes or masks.
 
     Attributes:
-        kind: whose rules: COCO's, or LVIS's federated ones.
+        kind: whose rules: COCO's, LVIS's federated ones, or PASCAL VOC's.
         iou: of boxes, masks or boundaries.
         fixed: LVIS only: 10,000 detections a class over the whole set, no limit an image (Dave et al. 2021).
         max_detections: kept of an image over all classes; None for no limit. COCO's evaluation itself then
             looks at the first 100 of each class.
         generalized: base and novel names asked at once; False where the names of one part are asked alone;
             None where there are no parts.
+        curve: VOC only: what of the curve is averaged.
     """
 
-    kind: Literal["coco", "lvis"]
+    kind: Literal["coco", "lvis", "voc"]
     iou: IoUKind
     fixed: bool = False
     max_detections: int | None = 100
     generalized: bool | None = None
+    curve: VOCCurve = "area"
 
     def __post_init__(self) -> None:
+        if self.kind == "voc" and self.iou != "bbox":
+            raise InvalidParameter("VOC's AP is of boxes", field="iou", expected="bbox", got=self.iou)
         if self.fixed and (self.kind != "lvis" or self.max_detections is not None):
             raise InvalidParameter(
                 "Fixed AP is LVIS's, without a limit an image", field="fixed", got=self.max_detections
@@ -63,9 +69,11 @@ class MeanIoU:
 
     Attributes:
         averaging: which classes the mean is over, see `eval.metrics.semantic`.
+        boundary: whose boundary IoU is told as well, see `eval.metrics.semantic_boundary`; None for none.
     """
 
     averaging: AveragingRule = "detectron2"
+    boundary: BoundaryRule | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,13 +56,16 @@ def report_line(
 
 def _metric(protocol: EvaluationProtocol) -> tuple[str, ...]:
     metric = protocol.metric
+    if isinstance(metric, AP) and metric.kind == "voc":
+        return (f"AP (PASCAL VOC, {metric.curve}, IoU 0.5)",)
     if isinstance(metric, AP):
         kind = "COCO" if metric.kind == "coco" else f"LVIS {'fixed' if metric.fixed else 'standard'}"
         parts = {None: (), True: ("generalized",), False: ("not generalized",)}[metric.generalized]
         limit = "no limit" if metric.max_detections is None else f"{metric.max_detections}"
         return (f"{_IOU[metric.iou]} AP ({kind})", *parts, f"detections an image: {limit}")
     if isinstance(metric, MeanIoU):
-        return (f"mIoU averaged as {metric.averaging}",)
+        edges = (f"boundary IoU {metric.boundary}",) if metric.boundary else ()
+        return (f"mIoU averaged as {metric.averaging}", *edges)
     if isinstance(metric, PQ):
         return ("PQ (panopticapi)",)
     return ("mIoU of the fold and FB-IoU (HSNet)",)

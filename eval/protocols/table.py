@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from eval.protocols.detection import detection_protocols
+from eval.protocols.other_metric import with_metric
 from eval.protocols.protocol import EvaluationProtocol
 from eval.protocols.scenes import scenes_protocols
 from eval.protocols.segmentation import segmentation_protocols
@@ -34,11 +35,13 @@ def protocol_names() -> tuple[str, ...]:
 
 
 def protocol(name: str) -> EvaluationProtocol:
-    """The protocol of a name.
+    """The protocol of a name; ``<name>:<metric>`` is one with another metric, see `with_metric`.
 
     Raises:
         NotFound: there is none; the message has the nearest names.
+        InvalidParameter: the metric is not known, or not of what the protocol asks for.
     """
+    name, _, metric = name.partition(":")
     found = _table().get(name)
     if found is None:
         near = difflib.get_close_matches(name, _table(), n=5, cutoff=0.4)
@@ -49,4 +52,4 @@ def protocol(name: str) -> EvaluationProtocol:
             got=repr(name),
             mend="`ovp eval --protocols` lists them all",
         )
-    return found
+    return with_metric(found, metric) if metric else found

@@ -22,6 +22,9 @@ _MEANINGS = {
     "APr": "AP of rare classes: 1 to 10 training images",
     "APc": "AP of common classes: 11 to 100 training images",
     "APf": "AP of frequent classes: above 100 training images",
+    "mAP": "mean over classes of PASCAL VOC's average precision, at IoU 0.5",
+    "boundary_mIoU": "mean IoU of the pixels near the outlines of classes",
+    "boundary_IoU": "IoU of the pixels near the outlines of the class",
     "PQ": "panoptic quality: SQ x RQ of each class, then the mean over classes",
     "SQ": "segmentation quality: mean IoU of the matched segments",
     "RQ": "recognition quality: F1 of the segments",
@@ -66,7 +69,10 @@ def signed(name: str, value: float | None, digits: int = 1) -> str:
 
 def meaning(name: str) -> str:
     """What a metric says, in a few words; "" of one that nobody described."""
-    stem, _, group = name.rpartition("/")[2].partition("_")
+    name = name.rpartition("/")[2]
+    if name in _MEANINGS:
+        return _MEANINGS[name]
+    stem, _, group = name.partition("_")
     text = _MEANINGS.get(stem, "")
     if not group or not text:
         return text

@@ -15,10 +15,10 @@ import numpy as np
 
 from eval.metrics import (
     Category,
+    DetectionScores,
     PanopticQuality,
     Scores,
     SemanticScores,
-    ap_engine,
     read_panoptic_files,
     score_label_files,
 )
@@ -31,7 +31,7 @@ from eval.running.ending import headline_of
 from eval.running.label_codings import label_files
 from eval.running.machine import installed, machine, tree, versions
 from eval.running.question import judged_rows
-from eval.running.scoring import score_objects
+from eval.running.scoring import engine_of, score_objects
 from eval.running.tables import (
     breakdowns,
     class_rows,
@@ -172,8 +172,10 @@ def _objects(
     return _Scored(
         scores=scores,
         metrics=scores.metrics,
-        engine=ap_engine("hotcoco", metric.iou).label,
-        curves=curves(scores.curves, {c.id: c.name for c in categories}, groups),
+        engine=engine_of(metric),
+        curves=curves(scores.curves, {c.id: c.name for c in categories}, groups)
+        if isinstance(scores, DetectionScores)
+        else (),
         confusion=confused_pairs(pairs, categories),
         images=images,
     )
@@ -308,6 +310,7 @@ def _labels(
         truth_coding=files.truth,
         results_coding=files.results,
         truth_suffix=files.suffix,
+        boundary=metric.boundary,
     )
     return _Scored(
         scores=scores,

@@ -10,10 +10,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import ConfusionMatrix, FewShotIoU, PanopticQuality, PanopticSegment
+from eval.metrics import BoundaryIoU, ConfusionMatrix, FewShotIoU, PanopticQuality, PanopticSegment
 from eval.metrics.confusion import pair_runs
 from eval.outcome import Answer
-from eval.protocols import AP, PQ, FewShot
+from eval.protocols import AP, PQ, FewShot, MeanIoU
 from eval.running.agreement import box_agreement
 from eval.running.job import Job
 from eval.running.journal import Record
@@ -137,6 +137,7 @@ class _Labels:
     def __init__(self, job: Job, dataset: Dataset, question: Question) -> None:
         self._count = len(question.categories)
         self._judged = np.array([-1 if i is None else i for i in question.judged] + [-1], np.int32)
+        self._boundary = cast("MeanIoU", job.protocol.metric).boundary
         self._writer = LabelWriter(job.out, dataset)
 
     def record(self, sample: Sample, answer: Answer) -> Record:
@@ -149,7 +150,7 @@ class _Labels:
         present = np.flatnonzero(true)
         union = true[present] + confusion.predicted_pixels[present] - hits[present]
         iou = hits[present] / np.maximum(union, 1)
-        return {
+        record: Record = {
             "file": self._writer.write(sample, labels),
             "size": list(labels.shape),
             "cells": cells.tolist(),
@@ -158,6 +159,11 @@ class _Labels:
             "objects": len(present),
             "found": int((iou > 0.5).sum()),
         }
+        if self._boundary is not None:
+            edges = BoundaryIoU(self._count, self._boundary)
+            edges.add(truth, labels, ignore_label=IGNORE)
+            record["boundary"] = edges.cells()
+        return record
 
 
 class _Segments:

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 
 from eval.metrics import (
+    BoundaryIoU,
     ConfusionMatrix,
     DetectionScores,
     FewShotIoU,
     PanopticQuality,
     Scores,
+    VOCScores,
     ap_engine,
     score_coco,
     score_lvis,
     score_semantic,
+    score_voc,
+    with_boundary,
 )
 from eval.outcome import ConfusedPair, Curve, ImageCounts
 from eval.protocols import AP, PQ, FewShot, MeanIoU
@@ -31,7 +35,7 @@ from eval.running.tables import confused_labels, confused_pairs, curves, group_m
 from eval.running.truth_file import TRUTH, annotation_file, drawn_truth
 from ovperception.datasets.scenes import scene_seed
 
-__all__ = ["Scored", "score_objects", "scored"]
+__all__ = ["Scored", "engine_of", "score_objects", "scored"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +97,10 @@ def _objects(opened: Opened, done: Done, metric: AP) -> Scored:
     return Scored(
         scores=scores,
         metrics=dict(scores.metrics),
-        engine=ap_engine("hotcoco", metric.iou).label,
+        engine=engine_of(metric),
         truth=str(annotations.absolute()) if ids is None else TRUTH,
         predictions=f"{FOLDER}/results.json",
-        curves=curves(scores.curves, names, groups),
+        curves=curves(scores.curves, names, groups) if isinstance(scores, DetectionScores) else (),
         confusion=confused_pairs(_summed(done), question.categories),
     )
 
@@ -117,13 +121,20 @@ def score_objects(
     results: str,
     groups: Mapping[str, Sequence[int]],
     image_ids: Sequence[int] | None,
-) -> DetectionScores:
+) -> DetectionScores | VOCScores:
     """AP by the rules of a protocol, with the numbers of its groups."""
+    if metric.kind == "voc":
+        return score_voc(truth, results, curve=metric.curve, groups=groups or None, image_ids=image_ids)
     if metric.kind == "lvis":
         found = score_lvis(truth, results, iou=metric.iou, fixed=metric.fixed, image_ids=image_ids)
         own = {name: ids for name, ids in groups.items() if name in ("base", "novel")}
         return replace(found, metrics={**found.metrics, **group_metrics(found, own)})
     return score_coco(truth, results, iou=metric.iou, groups=groups or None, image_ids=image_ids)
+
+
+def engine_of(metric: AP) -> str:
+    """What computes it, with its version."""
+    return _own() if metric.kind == "voc" else ap_engine("hotcoco", metric.iou).label
 
 
 def _summed(done: Iterable[Record]) -> Counter[tuple[int, int]]:
@@ -138,11 +149,14 @@ def _labels(opened: Opened, done: Done, metric: MeanIoU) -> Scored:
     job, categories = opened.job, opened.question.categories
     count = len(categories)
     confusion = ConfusionMatrix(count)
+    edges = BoundaryIoU(count, metric.boundary) if metric.boundary else None
     parts: list[np.ndarray[Any, np.dtype[np.float64]]] = []
     for number, record in enumerate(done):
         cells, pixels = np.array(record["cells"], np.int64), np.array(record["pixels"], np.int64)
         confusion.counts.ravel()[cells] += pixels
         confusion.images += 1
+        if edges is not None:
+            edges.add_cells(record["boundary"])
         parts.append(_image_counts(number, cells, pixels, count))
     scores = score_semantic(
         confusion,
@@ -151,6 +165,8 @@ def _labels(opened: Opened, done: Done, metric: MeanIoU) -> Scored:
         ignore_rule=f"{job.protocol.ignore} not judged",
         background_rule=str(job.protocol.background),
     )
+    if edges is not None:
+        scores = with_boundary(scores, edges)
     return Scored(
         scores=scores,
         metrics=dict(scores.metrics),

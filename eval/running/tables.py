@@ -16,6 +16,7 @@ from eval.metrics import (
     PrecisionRecall,
     Scores,
     SemanticScores,
+    VOCScores,
     warning_lines,
 )
 from eval.outcome import Breakdown, ClassRow, ConfusedPair, CountedWarning, Curve
@@ -112,6 +113,8 @@ def _of_group(scores: Scores, part: str, ids: Sequence[int]) -> dict[str, float 
     wanted = set(ids)
     if isinstance(scores, PanopticScores):
         columns = {"PQ": "PQ", "SQ": "SQ", "RQ": "RQ"}
+    elif isinstance(scores, VOCScores):
+        columns = {"AP": "AP"}
     else:
         columns = {"mIoU": "IoU", "mACC": "ACC"}
     means: dict[str, float | None] = {}
