@@ -10,6 +10,7 @@ from ovperception.client.calls import Calls
 from ovperception.client.dialogue import Ask, Dialogue
 from ovperception.client.handles import StoredVocabulary
 from ovperception.client.numbers import duration
+from ovperception.errors import InvalidParameter
 from ovperception.v1 import vocabulary_pb2
 from ovperception.v1 import vocabulary_service_pb2 as pb
 from ovperception.vocabulary import Vocabulary
@@ -130,16 +131,17 @@ def _create(
 ) -> Dialogue[StoredVocabulary]:
     message = vocabulary_message(_vocabulary(words))
     message.ClearField("name")
-    message.display_name = display_name
+    message.display_name = _text(display_name, "display_name")
     if ttl_s:
         message.ttl.CopyFrom(duration(ttl_s, "ttl_s"))
-    request = pb.CreateVocabularyRequest(vocabulary=message, vocabulary_id=name.removeprefix(_PREFIX))
+    vocabulary_id = _text(name, "name").removeprefix(_PREFIX)
+    request = pb.CreateVocabularyRequest(vocabulary=message, vocabulary_id=vocabulary_id)
     reply = yield _ask("CreateVocabulary", request)
     return _read(reply.vocabulary)
 
 
 def _get(name: str) -> Dialogue[StoredVocabulary]:
-    reply = yield _ask("GetVocabulary", pb.GetVocabularyRequest(name=name))
+    reply = yield _ask("GetVocabulary", pb.GetVocabularyRequest(name=_text(name, "name")))
     return _read(reply.vocabulary)
 
 
@@ -166,7 +168,7 @@ def _update(
         message = vocabulary_message(_vocabulary(words))
         paths += _WORDS
     if display_name is not None:
-        message.display_name = display_name
+        message.display_name = _text(display_name, "display_name")
         paths.append("display_name")
     if ttl_s is not None:
         message.ttl.CopyFrom(duration(ttl_s, "ttl_s"))
@@ -185,7 +187,20 @@ def _delete(stored: StoredVocabulary | str) -> Dialogue[None]:
 
 def _identity(stored: StoredVocabulary | str) -> tuple[str, str]:
     """Name and etag, if that is known."""
-    return (stored, "") if isinstance(stored, str) else (stored.name, stored.etag)
+    if isinstance(stored, StoredVocabulary):
+        return stored.name, stored.etag
+    return _text(stored, "name"), ""
+
+
+def _text(value: str, field: str) -> str:
+    """Words that go on the wire.
+
+    Raises:
+        InvalidParameter: They are no string.
+    """
+    if not isinstance(value, str):
+        raise InvalidParameter(f"{field} is no text", field=field, expected="a string", got=repr(value))
+    return value
 
 
 # `Any`: a request of whatever method.

@@ -53,6 +53,11 @@ def test_settings(settings: dict[str, object], field: str) -> None:
         (lambda c: c.stream(["a"], frame_timeout_s=NOT_A_NUMBER), errors.InvalidParameter, "frame_timeout_s"),
         (lambda c: c.stream(["a"], max_in_flight=0), errors.InvalidParameter, "max_in_flight"),
         (lambda c: c.vocabularies.create(["a"], ttl_s=-1), errors.InvalidParameter, "ttl_s"),
+        (lambda c: c.vocabularies.create(["a"], name=3), errors.InvalidParameter, "name"),
+        (lambda c: c.vocabularies.get(3), errors.InvalidParameter, "name"),
+        (lambda c: c.vocabularies.update(None, ["a"]), errors.InvalidParameter, "name"),
+        (lambda c: c.vocabularies.update("a", display_name=3), errors.InvalidParameter, "display_name"),
+        (lambda c: c.vocabularies.delete(3), errors.InvalidParameter, "name"),
     ],
 )
 def test_questions(ask: Callable[[Client], object], error: type[errors.OVPError], field: str) -> None:
