@@ -19,7 +19,7 @@ from ovperception.datasets.vocabularies import (
 from ovperception.datasets.vocabularies import (
     names as builtin_names,
 )
-from ovperception.errors import InvalidVocabulary, MissingFile
+from ovperception.errors import InvalidVocabulary, MissingFile, UnknownVocabulary
 from ovperception.stuff import default_stuff
 from ovperception.templates import resolve_templates
 from ovperception.word_text import MAX_PROMPT_LENGTH, MAX_SYNONYMS, check_text, clean, split_synonyms
@@ -37,6 +37,8 @@ __all__ = [
 
 MAX_CLASSES = 20_000
 MAX_TEXTS = 100_000
+_SCENES = ("scenes", "scenes_base", "scenes_novel")
+"""Lists of our own world; the others are files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,11 +263,18 @@ class Vocabulary:
         Raises:
             UnknownVocabulary: No list of this name.
         """
-        if name in ("scenes", "scenes_base", "scenes_novel"):
+        if name in _SCENES:
             from ovperception.datasets.scenes.vocabulary import Part, scenes_vocabulary
 
             part = cast("Part", name.partition("_")[2] or "all")
             return cls.from_words(scenes_vocabulary(part), templates=templates)
+        if name not in builtin_names():
+            raise UnknownVocabulary(
+                "Unknown vocabulary",
+                field="vocabulary.name",
+                expected=f"one of {', '.join((*builtin_names(), *_SCENES))}",
+                got=repr(name),
+            )
         return cls._of(load_vocabulary_file(name), templates)
 
     @classmethod

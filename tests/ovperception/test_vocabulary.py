@@ -175,8 +175,10 @@ class TestBuiltin:
             load_table("other")
 
     def test_unknown_names_list_the_known(self):
-        with pytest.raises(UnknownVocabulary, match="lvis_v1_1203"):
-            Vocabulary.builtin("lvis")
+        for name in (*names(), "scenes", "scenes_base", "scenes_novel"):
+            with pytest.raises(UnknownVocabulary, match=name):
+                Vocabulary.builtin("lvis")
+            assert len(Vocabulary.builtin(name)) > 1
 
 
 class TestFile:
