@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ovperception.training.image_text_batches import CaptionedBatch
     from ovperception.training.loop import Losses
     from ovperception.training.streams import ImageTextStream
+    from ovperception.training.wrong_data import WrongData
 
 __all__ = ["RECIPE", "RegionPretraining", "pretrain_regions"]
 
@@ -120,6 +121,8 @@ def pretrain_regions(recipe: RegionPretraining) -> Path:
     from ovperception.training.loop import TrainingRun
     from ovperception.training.parameters import make_optimizer
     from ovperception.training.run_folder import describe_data, sitting
+    from ovperception.training.wrong_data import WrongData
+    from ovperception.training.wrong_data_report import told_at_the_end
 
     path = recipe.out / f"{recipe.out.name}.safetensors"
     with sitting(recipe) as world:
@@ -146,7 +149,10 @@ def pretrain_regions(recipe: RegionPretraining) -> Path:
             world=world,
         )
         run.resume()
-        run.run(_pictures(recipe, world, base.preprocessing), _losses(recipe, student, backbone, concepts))
+        wrong = WrongData(recipe.wrong_data)
+        pictures = _pictures(recipe, world, base.preprocessing, wrong)
+        with told_at_the_end(wrong, recipe.out, world):
+            run.run(pictures, _losses(recipe, student, backbone, concepts))
         run.settle()
         if world.writes:
             _bundle(recipe, base, student, path)
@@ -190,11 +196,12 @@ def _student(backbone: ClipBackbone, frozen_stages: int) -> nn.Module:
     return cast("nn.Module", visual.eval())
 
 
-def _pictures(recipe: RegionPretraining, world: World, preprocessing: Preprocessing) -> ImageTextStream:
+def _pictures(
+    recipe: RegionPretraining, world: World, preprocessing: Preprocessing, wrong: WrongData
+) -> ImageTextStream:
     from ovperception.training.image_text import find_shards
     from ovperception.training.image_text_batches import ImageTextBatches
     from ovperception.training.streams import ImageTextStream
-    from ovperception.training.wrong_data import WrongData
 
     batches = ImageTextBatches(
         shards=find_shards(recipe.shards, recipe.pattern),
@@ -207,7 +214,7 @@ def _pictures(recipe: RegionPretraining, world: World, preprocessing: Preprocess
         ranks=world.size,
         workers=recipe.workers,
     )
-    return ImageTextStream(batches=batches, wrong=WrongData(recipe.wrong_data))
+    return ImageTextStream(batches=batches, wrong=wrong)
 
 
 def _losses(recipe: RegionPretraining, student: nn.Module, teacher: ClipBackbone, concepts: Tensor) -> Losses:

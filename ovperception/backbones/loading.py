@@ -36,7 +36,7 @@ from ovperception.errors import (
     Unsupported,
 )
 
-__all__ = ["build_open_clip", "from_open_clip", "load_backbone"]
+__all__ = ["build_open_clip", "check_backbone_name", "from_open_clip", "load_backbone"]
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +101,20 @@ def load_backbone(
         _load(model, path)
     backbone = from_open_clip(model, name, tokenizer=tokenizer, config=config)
     return backbone.to(device=device, dtype=dtype)
+
+
+def check_backbone_name(name: str) -> None:
+    """Refuses a name that `load_backbone` would refuse, and builds nothing.
+
+    Raises:
+        UnknownModel: No such architecture or tag.
+        Unsupported: A family whose dense features are not covered.
+    """
+    arch, _, tag = _parse(name)
+    config = _architecture(arch)
+    if tag:
+        _pretrained(arch, tag)
+    _refuse_uncovered(config)
 
 
 def build_open_clip(config: Mapping[str, Any]) -> tuple[nn.Module, Any]:
@@ -172,11 +186,12 @@ def from_open_clip(
 
     Raises:
         Unsupported: A family whose dense features are not covered.
-        InvalidParameter: No tokenizer given for a vocabulary that is not CLIP's.
+        InvalidParameter: No tokenizer given for a vocabulary that is not CLIP's, or a pyramid that is none or
+            has no image tower to look through.
     """
     trunk = _trunk(model)
     if config is not None and config.get("pyramid"):
-        trunk = PyramidTrunk(trunk, config["pyramid"])
+        trunk = _at_several_sizes(trunk, config["pyramid"])
     tower = text_tower(model)
     length = int(tower.context_length)
     if tokenizer is None:
@@ -199,6 +214,28 @@ def from_open_clip(
         std=_three(std or noted.get("std") or open_clip.OPENAI_DATASET_STD),
         config=config,
     )
+
+
+def _at_several_sizes(trunk: Trunk, factors: Any) -> PyramidTrunk:
+    if isinstance(trunk, TextOnlyTrunk):
+        raise InvalidParameter(
+            "A CLIP without its image tower looks at no pyramid",
+            field="config.pyramid",
+            expected='no pyramid beside "image_tower": false',
+            got=factors,
+            mend='Leave out "pyramid", or keep the image tower',
+        )
+    numbers = isinstance(factors, list | tuple) and all(
+        isinstance(factor, int | float) and not isinstance(factor, bool) for factor in factors
+    )
+    if not numbers:
+        raise InvalidParameter(
+            "The pyramid is no list of factors",
+            field="config.pyramid",
+            expected="numbers above 1, each above the one before, such as [2, 4]",
+            got=factors,
+        )
+    return PyramidTrunk(trunk, factors)
 
 
 def _image_side(vision_cfg: Mapping[str, Any]) -> int:

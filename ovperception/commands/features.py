@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +12,11 @@ import typer
 from ovperception.errors import InvalidCheckpoint, InvalidParameter
 
 if TYPE_CHECKING:
-    from ovperception.training.feature_cache import FeatureCache
+    from ovperception.datasets.problems import OnProblem
+    from ovperception.model import Model
+    from ovperception.training.data_settings import DataSettings
+    from ovperception.training.feature_cache import ExportSettings, FeatureCache
+    from ovperception.training.labelled_batches import LabelledViews
 
 __all__ = ["app"]
 
@@ -64,53 +69,63 @@ def export(
     Example: `ovp features export --images pictures --annotations instances.json --size 256 --out features`.
     """
     from ovperception.model import load
+    from ovperception.training.data_settings import DataSettings
+    from ovperception.training.feature_cache import ExportSettings
+
+    files = DataSettings(
+        images=images, annotations=annotations, maps=maps, truth=truth, vocabulary=vocabulary
+    )
+    source = replace(files, name=data, root=root, split=split)
+    chosen = load(model, device=device)
+    seen = _views(source, chosen, size, scales, colour=colour, views=views, seed=seed, on_wrong=on_wrong)
+    how = ExportSettings(dtype=dtype, bfloat16=bfloat16, float16=float16, batch_size=batch_size)
+    how = replace(how, stages=tuple(stages.split(",")) if stages else None, part=_part(part), workers=workers)
+    _export(seen, chosen, out, how, on_wrong)
+
+
+def _views(
+    source: DataSettings,
+    model: Model,
+    size: int,
+    scales: str,
+    *,
+    colour: bool,
+    views: int,
+    seed: int,
+    on_wrong: OnProblem,
+) -> LabelledViews:
+    """The pictures as the training will see them."""
     from ovperception.training.augmentations import Augmentation
-    from ovperception.training.data_settings import DataSettings, open_training_images
-    from ovperception.training.feature_cache import ExportSettings, export_features
+    from ovperception.training.data_settings import open_training_images
     from ovperception.training.labelled_batches import LabelledViews
-    from ovperception.training.wrong_data import WrongData, WrongDataPolicy
 
     low, high = _two(scales, ",", float, "scales")
-    first, parts = _two(part, "/", int, "part")
-    settings = DataSettings(
-        annotations=annotations,
-        images=images,
-        maps=maps,
-        name=data,
-        root=root,
-        split=split,
-        truth=truth,
-        vocabulary=vocabulary,
-    )
-    chosen = load(model, device=device)
-    seen = LabelledViews(
-        source=open_training_images(settings),
+    return LabelledViews(
+        source=open_training_images(source, on_problem=on_wrong),
         augmentation=Augmentation.large_scale_jitter((size, size), (low, high), colour=colour),
-        preprocessing=chosen.preprocessing,
+        preprocessing=model.preprocessing,
         seed=seed,
         views=views,
     )
-    written = ExportSettings(
-        dtype=dtype,
-        stages=tuple(stages.split(",")) if stages else None,
-        bfloat16=bfloat16,
-        float16=float16,
-        batch_size=batch_size,
-        workers=workers,
-        part=(int(first), int(parts)),
-    )
+
+
+def _export(
+    views: LabelledViews, model: Model, out: Path, settings: ExportSettings, on_wrong: OnProblem
+) -> None:
+    """Write what is missing, and say what was left out."""
+    from ovperception.training.feature_cache import export_features
+    from ovperception.training.wrong_data import WrongData, WrongDataPolicy
+
     wrong = WrongData(WrongDataPolicy(policy=on_wrong))
-    cache = export_features(
-        seen,
-        chosen.backbone,
-        out,
-        written,
-        wrong=wrong,
-        on_shard=lambda p: typer.echo(f"wrote {p}", err=True),
-    )
-    for line in wrong.lines():
-        typer.echo(line, err=True)
+    cache = export_features(views, model.backbone, out, settings, wrong=wrong, on_shard=_tell)
+    for line in (*views.source.left_out().lines(), *wrong.lines()):
+        typer.echo(f"left out: {line}", err=True)
     typer.echo(_line(cache))
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, count = _two(text, "/", int, "part")
+    return int(number), int(count)
 
 
 @app.command("verify")

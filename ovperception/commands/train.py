@@ -27,7 +27,8 @@ def train(
     ] = None,
     known: Annotated[bool, typer.Option("--list", help="list the recipes with a name and stop")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "--show", help="print the resolved recipe as TOML and stop")
+        bool,
+        typer.Option("--dry-run", "--show", help="check names, print the resolved recipe as TOML and stop"),
     ] = False,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves it to torch")] = 0,
 ) -> None:
@@ -51,7 +52,10 @@ def train(
             expected="a name or a file",
             mend="`ovp train --list` lists the names",
         )
+    from ovperception.training.recipe_check import check_recipe
+
     chosen, settings = _resolved(recipe, dict(_pair(word) for word in overrides or ()))
+    check_recipe(settings)
     if dry_run:
         from ovperception.training.recipe_files import to_toml
 

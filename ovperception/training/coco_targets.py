@@ -15,11 +15,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ovperception.datasets.coco import CocoDataset
 from ovperception.datasets.samples import IGNORE, Dataset, Sample, Truth
 from ovperception.errors import InvalidDataset, OVPError, Unsupported
 from ovperception.rle import RLE
 from ovperception.training.augmentations import VOID, LabelledImage, tight_boxes
-from ovperception.training.wrong_data import Trouble
+from ovperception.training.wrong_data import Trouble, WrongData
 from ovperception.vocabulary import Vocabulary
 
 __all__ = ["Shapes", "TrainingImages"]
@@ -82,6 +83,22 @@ class TrainingImages:
         found = self.dataset.sample(index).instances()
         classes = self._class_of[found.classes[~found.crowd]]
         return tuple(int(c) for c in classes[classes >= 0])
+
+    def left_out(self) -> WrongData:
+        """What the opening of the data left out, and classes and words that have no partner."""
+        found = WrongData()
+        if isinstance(self.dataset, CocoDataset):
+            found.add(self.dataset.problems.counts, self.dataset.problems.examples)
+        theirs, ours = self.dataset.vocabulary.names, self.classes.names
+        reached = {int(index) for index in self._class_of}
+        unlearned = [name for name, index in zip(theirs, self._class_of, strict=True) if index < 0]
+        untaught = [name for index, name in enumerate(ours) if index not in reached]
+        for kind, names in (
+            ("a class of the data that is not in the vocabulary", unlearned),
+            ("a word of the vocabulary that is no class of the data", untaught),
+        ):
+            found.note(Trouble(kind=kind, where=name, harmless=True) for name in names)
+        return found
 
     def digest(self) -> str:
         """SHA-256 (hex) over annotations, names and sizes of the picture files, and the classes."""

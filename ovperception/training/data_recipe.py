@@ -19,7 +19,7 @@ from ovperception.bundle import (
     write_bundle,
 )
 from ovperception.catalogue import locate
-from ovperception.errors import InvalidParameter, UnknownHead, Unsupported
+from ovperception.errors import InvalidParameter, UnknownHead
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation
 from ovperception.training.data_settings import DataSettings, open_training_images
@@ -29,9 +29,11 @@ from ovperception.training.held_out import held_out_losses
 from ovperception.training.loop_settings import LoopSettings
 from ovperception.training.loss_scale import multiplied_in
 from ovperception.training.parameters import OptimizerSettings
+from ovperception.training.recipe_check import check_recipe
 from ovperception.training.run_folder import describe_data, sitting
 from ovperception.training.schedule import Schedule
 from ovperception.training.wrong_data import WrongData, WrongDataPolicy
+from ovperception.training.wrong_data_report import told_at_the_end
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -137,8 +139,9 @@ def train_on_data(recipe: DataRecipe) -> Path:
     from ovperception.text import TextEncoder
 
     path = recipe.out / f"{recipe.out.name}.safetensors"
+    check_recipe(recipe)
     with sitting(recipe) as world:
-        images = open_training_images(recipe.data)
+        images = open_training_images(recipe.data, on_problem=recipe.wrong_data.policy)
         base = open_base(recipe.model, recipe.weights, recipe.out.name, recipe.head)
         if recipe.fresh:
             base = dataclasses.replace(base, head=None)
@@ -161,7 +164,8 @@ def train_on_data(recipe: DataRecipe) -> Path:
         module = _with_tower(recipe, head, backbone)
         if recipe.tune and evaluate is not None:
             evaluate = partial(_of_head, evaluate)
-        shipped = run_head(recipe, module, world, source, losses, evaluate=evaluate)
+        with told_at_the_end(wrong, recipe.out, world, images.left_out()):
+            shipped = run_head(recipe, module, world, source, losses, evaluate=evaluate)
         if world.writes:
             _bundle(recipe, base, head.eval() if recipe.tune else shipped, card, path)
     return path
@@ -235,12 +239,6 @@ def _with_tower(recipe: DataRecipe, head: nn.Module, backbone: ClipBackbone) -> 
 
     if not recipe.tune:
         return head
-    if recipe.loop.sharded:
-        raise Unsupported(
-            "Stages of the tower are not spread over processes",
-            field="loop.sharded",
-            mend="Leave it out, or train the head alone (tune=[])",
-        )
     known = ("layer4", "attnpool")
     if backbone.spec.family != "resnet" or not set(recipe.tune) <= set(known) or recipe.cache is not None:
         raise InvalidParameter(
@@ -322,7 +320,8 @@ def _evaluate(
             mend="Give held_out.annotations and held_out.images, or evaluation.every=0",
         )
     # The same classes in the same order, whatever the held-out file lists.
-    images = dataclasses.replace(open_training_images(recipe.held_out), vocabulary=classes)
+    opened = open_training_images(recipe.held_out, on_problem=recipe.wrong_data.policy)
+    images = dataclasses.replace(opened, vocabulary=classes)
     still = dataclasses.replace(recipe.augmentation, flip=0.0, colour=None)
     plain = dataclasses.replace(recipe, augmentation=still, cache=None, views=1, repeat_threshold=0.0)
     source = _source(plain, world, images, base)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ovperception.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from ovperception.datasets.problems import OnProblem
     from ovperception.datasets.samples import Dataset, Truth
     from ovperception.training.coco_targets import TrainingImages
     from ovperception.vocabulary import Vocabulary
@@ -48,8 +49,13 @@ class DataSettings:
     shapes: Literal["masks", "boxes"] = "masks"
 
 
-def open_training_images(settings: DataSettings) -> TrainingImages:
+def open_training_images(settings: DataSettings, *, on_problem: OnProblem = "skip") -> TrainingImages:
     """Opens the data.
+
+    Args:
+        settings: which.
+        on_problem: what to do with annotations of your own files that cannot be used; those of a named data
+            set are always refused.
 
     Raises:
         InvalidParameter: the settings name no data, or two.
@@ -60,13 +66,13 @@ def open_training_images(settings: DataSettings) -> TrainingImages:
     words = read_vocabulary(settings.vocabulary) if settings.vocabulary else None
     if settings.part:
         words = _base_classes(settings)
-    dataset = _dataset(settings, words)
+    dataset = _dataset(settings, words, on_problem)
     said = [truth for truth in _MOST_FIRST if truth == settings.truth]
     truth = said[0] if said else next(t for t in _MOST_FIRST if t in dataset.truths)
     return TrainingImages(dataset, truth, words, settings.shapes)
 
 
-def _dataset(settings: DataSettings, words: Vocabulary | None) -> Dataset:
+def _dataset(settings: DataSettings, words: Vocabulary | None, on_problem: OnProblem) -> Dataset:
     own = settings.images is not None and (settings.annotations is not None or settings.maps is not None)
     if own == bool(settings.name):
         raise InvalidParameter(
@@ -95,7 +101,7 @@ def _dataset(settings: DataSettings, words: Vocabulary | None) -> Dataset:
         return panoptic_dataset(settings.annotations, settings.maps, settings.images)
     from ovperception.datasets.coco import coco_dataset
 
-    return coco_dataset(settings.annotations, settings.images, on_problem="skip")
+    return coco_dataset(settings.annotations, settings.images, on_problem=on_problem)
 
 
 def read_vocabulary(words: str) -> Vocabulary:

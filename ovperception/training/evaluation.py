@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ovperception.backbones.clip import ClipBackbone
 
-__all__ = ["Best", "Evaluate", "EvaluatorFactory", "evaluator", "undisturbed"]
+__all__ = ["Best", "Evaluate", "EvaluatorFactory", "evaluator", "evaluator_factory", "undisturbed"]
 
 GROUP = "ovperception.training_evaluators"
 
@@ -46,6 +46,15 @@ def evaluator(name: str, recipe: Any, backbone: ClipBackbone) -> Evaluate:
     Raises:
         InvalidParameter: no installed package provides it.
     """
+    return evaluator_factory(name)(recipe, backbone)
+
+
+def evaluator_factory(name: str) -> EvaluatorFactory:
+    """What makes the evaluators of this name.
+
+    Raises:
+        InvalidParameter: no installed package provides it.
+    """
     points = {point.name: point for point in entry_points(group=GROUP)}
     if name not in points:
         raise InvalidParameter(
@@ -55,7 +64,7 @@ def evaluator(name: str, recipe: Any, backbone: ClipBackbone) -> Evaluate:
             got=name,
             mend="Leave it empty to be judged by the losses on held-out batches",
         )
-    return cast("EvaluatorFactory", points[name].load())(recipe, backbone)
+    return cast("EvaluatorFactory", points[name].load())
 
 
 class Best:

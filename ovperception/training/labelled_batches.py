@@ -126,7 +126,7 @@ class LabelledViews:
         raise InvalidDataset(
             f"{len(troubles)} pictures in a row cannot be used, the first being {troubles[0].where}",
             field="data",
-            got=troubles[0].message,
+            got=troubles[0].message or troubles[0].kind,
         )
 
 

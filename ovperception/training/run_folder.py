@@ -5,6 +5,7 @@ environment.jsonl    a line a sitting: versions, device, processes, commit
 data.json            hashes of the files and the vocabulary
 log.jsonl            the numbers; tensorboard/ has them too
 wandb.id             which run of Weights & Biases it is, where one is asked for
+wrong_data.json      what the last sitting left out of its data, by kind
 problems.jsonl       batches whose losses or gradients were not finite
 last.pt  best.pt     the state to go on from; the best that was evaluated
 *.safetensors        what came of it

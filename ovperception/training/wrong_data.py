@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,7 +73,12 @@ class WrongData:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
         self.serious = 0
-        self._seen: set[tuple[str, str]] = set()
+        self._seen: dict[tuple[str, str], None] = {}
+
+    @property
+    def seen(self) -> tuple[tuple[str, str], ...]:
+        """Kind and place of everything so far, in the order it was met."""
+        return tuple(self._seen)
 
     def note(self, troubles: Iterable[Trouble]) -> None:
         """Count what a batch met.
@@ -84,7 +89,7 @@ class WrongData:
         for trouble in troubles:
             if (trouble.kind, trouble.where) in self._seen:
                 continue
-            self._seen.add((trouble.kind, trouble.where))
+            self._seen[trouble.kind, trouble.where] = None
             self.counts[trouble.kind] += 1
             examples = self.examples.setdefault(trouble.kind, [])
             if len(examples) < _EXAMPLES:
@@ -110,6 +115,17 @@ class WrongData:
                 got="; ".join(self.lines()),
                 mend="Mend the data or raise the limit; what was trained so far is kept",
             )
+
+    def add(self, counts: Mapping[str, int], examples: Mapping[str, Sequence[str]]) -> None:
+        """Count what was left out when the data was opened; it ends no run.
+
+        Args:
+            counts: how many of each kind.
+            examples: where the first ones of each kind are.
+        """
+        for kind, count in counts.items():
+            self.counts[kind] += count
+            self.examples.setdefault(kind, []).extend(examples[kind][:_EXAMPLES])
 
     def lines(self) -> tuple[str, ...]:
         """One line a kind: how many, and where the first ones are."""

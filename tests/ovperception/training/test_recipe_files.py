@@ -11,7 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from ovperception.cli import app
-from ovperception.errors import InvalidParameter, MissingFile
+from ovperception.errors import (
+    InvalidParameter,
+    MissingFile,
+    NotFound,
+    OVPError,
+    UnknownHead,
+    UnknownModel,
+    UnknownVocabulary,
+    Unsupported,
+)
 from ovperception.training.recipe_files import merge, read_file, to_toml, with_overrides
 from ovperception.training.recipes import RECIPES
 
@@ -143,6 +152,34 @@ def test_every_recipe_is_printed_and_read_back(name: str, tmp_path: Path) -> Non
     base, changes = read_file(path)
     assert base == name
     assert merge(settings, changes) == with_overrides(settings, {"seed": "5"})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "word", "error", "known"),
+    [
+        ("fcclip", "head=fclip", UnknownHead, "regionclip"),
+        ("fcclip", "head=", UnknownHead, "Which head"),
+        ("fcclip", "model=open_clip:RN51", UnknownModel, "RN50"),
+        ("fcclip", "model=open_clip:RN50/openay", UnknownModel, "openai"),
+        ("my-data", "model=tinny", UnknownModel, "'tiny'"),
+        ("my-data", "vocabulary=scene", UnknownVocabulary, "scenes_base"),
+        ("my-data", "evaluation.by=cocoo", InvalidParameter, "coco"),
+        ("my-data", "held_out.name=coco_panoptc", NotFound, "coco_panoptic"),
+        ("lseg", "data.split=trainig", InvalidParameter, "training"),
+        ("fcclip", "float16=true", InvalidParameter, "bfloat16"),
+        ("regionclip", "loop.sharded=true", Unsupported, "tune="),
+        ("tiny-fcclip", "borrow=tinny", UnknownModel, "'tiny'"),
+        ("regionclip-pretrain", "proposer=tinny", UnknownModel, "'tiny'"),
+        ("regionclip-pretrain", "concepts=lvis", UnknownVocabulary, "lvis_v1_1203"),
+    ],
+)
+def test_a_dry_run_refuses_the_names_that_the_run_would(
+    recipe: str, word: str, error: type[OVPError], known: str
+) -> None:
+    done = CliRunner().invoke(app, ["train", recipe, "--dry-run", word])
+    assert isinstance(done.exception, error)
+    assert known in str(done.exception)
+    assert not done.stdout
 
 
 def test_files_that_are_no_recipes_say_so(tmp_path: Path) -> None:
