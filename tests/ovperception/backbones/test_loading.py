@@ -214,3 +214,19 @@ def test_the_temperature_is_clipped_as_in_training():
     with torch.no_grad():
         model.logit_scale.fill_(4.7)
     assert from_open_clip(model, "x", tokenizer=tokenizer).spec.logit_scale == 100.0
+
+
+def test_a_pyramid_needs_an_image_tower():
+    config = small_config("vit") | {"image_tower": False, "pyramid": [2, 4]}
+    model, tokenizer = build_open_clip(config)
+    with pytest.raises(InvalidParameter, match=r"without its image tower.*Got \[2, 4\]") as caught:
+        from_open_clip(model, "open_clip:small", tokenizer=tokenizer, config=config)
+    assert caught.value.field == "config.pyramid"
+
+
+@pytest.mark.parametrize("factors", [2, "24", ["2"], [True], {"2": 4}])
+def test_a_pyramid_is_a_list_of_numbers(factors):
+    config = small_config("resnet") | {"pyramid": factors}
+    model, tokenizer = build_open_clip(config)
+    with pytest.raises(InvalidParameter, match="no list of factors"):
+        from_open_clip(model, "open_clip:small", tokenizer=tokenizer, config=config)
