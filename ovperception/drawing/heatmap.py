@@ -1,15 +1,18 @@
-"""A heat map drawn over the picture it is about."""
+"""Heat maps drawn over the picture they are about."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.drawing.canvas import Picture, copy_of
+from ovperception.drawing.sheets import grid
 from ovperception.errors import InvalidParameter
 
-__all__ = ["draw_heatmap"]
+__all__ = ["draw_heatmap", "draw_heatmaps"]
 
 
 def draw_heatmap(
@@ -49,3 +52,33 @@ def draw_heatmap(
     # Low values stay faint, so that the picture can still be recognised where nothing is.
     strength = (opacity * (0.35 + 0.65 * values))[..., None]
     return (canvas * (1 - strength) + painted * strength + 0.5).astype(np.uint8)
+
+
+def draw_heatmaps(
+    image: Picture,
+    heats: Mapping[str, NDArray[np.floating]],
+    *,
+    limits: tuple[float, float] | None = None,
+    opacity: float = 0.65,
+    columns: int | None = None,
+) -> Picture:
+    """The picture once a word, side by side, each painted with the word's map and titled by it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the presented image.
+        heats: (H, W) by word.
+        limits: what counts as lowest and highest in every map; by default the extremes of all maps together,
+            so that a word that is nowhere stays faint beside one that is there.
+        opacity: how strongly the highest value tints, 0-1.
+        columns: as of `grid`.
+
+    Raises:
+        InvalidParameter: no maps, or as of `draw_heatmap`.
+    """
+    if limits is None:
+        finite = [found for heat in heats.values() if (found := heat[np.isfinite(heat)]).size]
+        low = min((float(values.min()) for values in finite), default=0.0)
+        high = max((float(values.max()) for values in finite), default=0.0)
+        limits = (low, high) if low < high else (low, low + 1)
+    pictures = [draw_heatmap(image, heat, limits=limits, opacity=opacity) for heat in heats.values()]
+    return grid(pictures, tuple(heats), columns=columns)

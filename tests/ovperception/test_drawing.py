@@ -15,6 +15,7 @@ from ovperception.drawing import (
     colours,
     draw_detections,
     draw_heatmap,
+    draw_heatmaps,
     draw_panoptic,
     draw_semantic,
     grid,
@@ -188,6 +189,27 @@ def test_heatmap():
     np.testing.assert_array_equal(
         draw_heatmap(grey(40, 60), np.zeros((40, 60))), draw_heatmap(grey(40, 60), np.ones((40, 60)))
     )
+
+
+def test_heatmaps_share_their_colours():
+    there, nowhere = np.zeros((2, 40, 60), np.float32)
+    there[10, 10], nowhere[10, 10] = 1, 0.25
+    drawn = draw_heatmaps(grey(40, 60), {"there": there, "nowhere": nowhere})
+    alone = draw_heatmaps(grey(40, 60), {"there": there})
+    assert drawn.shape[0] == alone.shape[0] > 40
+    gap = drawn.shape[1] - alone.shape[1] - 60
+    np.testing.assert_array_equal(drawn[:, : gap + 60], alone[:, : gap + 60])
+    faint = draw_heatmap(grey(40, 60), nowhere, limits=(0, 1))
+    top, left = alone.shape[0] - gap - 40, alone.shape[1]
+    np.testing.assert_array_equal(drawn[top : top + 40, left : left + 60], faint)
+    with pytest.raises(InvalidParameter):
+        draw_heatmaps(grey(40, 60), {})
+
+
+def test_heatmaps_without_a_span_or_a_number():
+    flat, none = np.full((8, 9), 0.5, np.float32), np.full((8, 9), np.nan, np.float32)
+    drawn = draw_heatmaps(grey(8, 9), {"flat": flat, "none": none})
+    assert drawn.shape[1] > 18
 
 
 def test_heatmap_with_holes():
