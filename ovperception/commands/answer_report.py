@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ovperception.commands.question import Answer, Answered, Task
+from ovperception.commands.word_heats import WordHeats
 from ovperception.errors import InvalidParameter, OVPError
 from ovperception.images import save_image
 from ovperception.structures import Detections, PanopticMap, SemanticMap
@@ -62,6 +63,8 @@ class AnswerReport:
             row |= answer.to_json()
         elif isinstance(answer, SemanticMap):
             row |= answer.to_json("") | {"label_map": map_path}
+        elif isinstance(answer, WordHeats):
+            row |= answer.to_json()
         else:
             row |= answer.to_json("") | {"id_map": map_path}
         print(json.dumps(row, ensure_ascii=False, separators=(",", ":")), flush=True)
@@ -82,7 +85,7 @@ class AnswerReport:
             return None
         name = self._name(path)
         save_image(self._out / f"{name}.{self._task}.png", answer.draw(path))
-        if isinstance(answer, Detections):
+        if isinstance(answer, Detections | WordHeats):
             return None
         target = self._out / f"{name}.{'labels' if isinstance(answer, SemanticMap) else 'ids'}.png"
         answer.save_png(target)
@@ -126,4 +129,9 @@ def _rows(answer: Answer) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
             return ("id", "class", "score", "share"), [
                 (str(s.id), escape(answer.classes[s.class_id]), f"{s.score:.3f}", f"{s.area / pixels:.1%}")
                 for s in sorted(answer.segments, key=lambda segment: -segment.area)
+            ]
+        case WordHeats():
+            return ("class", "lowest", "highest", "at (x y)"), [
+                (escape(word.name), f"{word.lowest:.3f}", f"{word.highest:.3f}", f"{word.at[0]} {word.at[1]}")
+                for word in answer.words
             ]

@@ -112,7 +112,7 @@ def predict(
     out: _Out = None,
     as_json: _Json = False,
 ) -> None:
-    """Detect or segment what you name in images.
+    """Detect, segment or paint what you name in images.
 
     A picture that cannot be read is reported and skipped; the exit status is 2 then.
     """

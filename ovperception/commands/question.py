@@ -10,17 +10,24 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ovperception.commands.given_boxes import Boxes, GivenBoxes
 from ovperception.commands.server_access import ServerAccess
+from ovperception.commands.word_heats import WordHeats
 from ovperception.errors import InvalidParameter
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ovperception.client import Client
 
 __all__ = ["Answer", "Answered", "Ask", "Question", "Task", "local_answers", "server_answers"]
 
-Task = Literal["detect", "semantic", "panoptic"]
-Answer = Detections | SemanticMap | PanopticMap
+Task = Literal["detect", "semantic", "panoptic", "heatmap"]
+Answer = Detections | SemanticMap | PanopticMap | WordHeats
+
+_MOST_HEATMAPS = 64
+"""Words that still make a sheet to look at."""
 
 
 class _Scene(Protocol):
@@ -33,6 +40,8 @@ class _Scene(Protocol):
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap: ...
 
     def panoptic(self, words: Vocabulary, *, score_threshold: float | None = None) -> PanopticMap: ...
+
+    def heatmap(self, text: str) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,27 @@ class Question:
                 expected="a number from 0 to 1",
                 got=self.threshold,
             )
+        if self.task == "heatmap":
+            self._refuse_beside_heatmaps()
+
+    def _refuse_beside_heatmaps(self) -> None:
+        """A heat map is a similarity with one text, which nothing competes with."""
+        for field, given in (
+            ("score_threshold", self.threshold is not None),
+            ("templates", self.words.templates is not None),
+            ("background", self.words.background is not None),
+        ):
+            if given:
+                raise InvalidParameter(
+                    "A heat map has no use for this", field=field, expected="the words alone"
+                )
+        if len(self.words) > _MOST_HEATMAPS:
+            raise InvalidParameter(
+                "Too many words for heat maps",
+                field="classes",
+                expected=f"up to {_MOST_HEATMAPS}",
+                got=len(self.words),
+            )
 
     def boxes_of(self, path: Path) -> Boxes | None:
         """The boxes to name in a picture; None where the model finds them."""
@@ -92,6 +122,8 @@ class Question:
                 return scene.semantic(self.words, score_threshold=self.threshold)
             case "panoptic":
                 return scene.panoptic(self.words, score_threshold=self.threshold)
+            case "heatmap":
+                return WordHeats.ask(scene.heatmap, self.words)
 
 
 Ask = Callable[[Path], Answered]

@@ -158,7 +158,10 @@ def test_a_bad_threshold_is_refused_before_a_model_is_loaded(folder, monkeypatch
     assert (error["reason"], error["field"]) == ("INVALID_PARAMETER", "score_threshold")
 
 
-@pytest.mark.parametrize("task", ["detect", "semantic", "panoptic"])
+TASKS = ["detect", "semantic", "panoptic", "heatmap"]
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_pictures_of_unusual_size_and_depth(tmp_path, capfd, task):
     rng = np.random.default_rng(0)
     deep = rng.integers(0, 2**16, (30, 40), dtype=np.uint16)
@@ -199,7 +202,7 @@ def test_no_server(folder, capfd):
     assert json.loads(capfd.readouterr().err)["error"]["reason"] == "UNAVAILABLE"
 
 
-@pytest.mark.parametrize("task", ["detect", "semantic", "panoptic"])
+@pytest.mark.parametrize("task", TASKS)
 def test_a_table_for_people(folder, capfd, task):
     assert main(["predict", str(folder / "a.png"), "--classes", "[red]cat,dog", "--task", task]) == 0
     out = capfd.readouterr().out
@@ -273,3 +276,49 @@ def test_boxes_that_cannot_be_used(folder, capfd, text, options, said):
     boxes = ["--boxes", str(folder / "boxes.json")]
     assert main(["predict", str(folder / "a.png"), "--classes", WORDS, *boxes, *options]) == 2
     assert said in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_heat_maps_as_promised(folder, server, capfd, served):
+    image, out = folder / "a.png", folder / "out"
+    arguments = ["predict", str(image), "--task", "heatmap", "--classes", WORDS, "--json", "--out", str(out)]
+    assert main([*arguments, "--server", server.address] if served else arguments) == 0
+    (row,) = _rows(capfd)
+    assert list(row) == ["image", "size", "model", "task", "heatmaps"]
+    scene = FakeModel().encode(image)
+    for found, texts in zip(row["heatmaps"], ("cat", "dog|hound", "traffic light"), strict=True):
+        heat = scene.heatmap(texts)
+        assert found["class"] == texts.partition("|")[0]
+        assert found["lowest"] == pytest.approx(heat.min(), abs=1e-4)
+        assert found["highest"] == pytest.approx(heat.max(), abs=1e-4)
+        x, y = found["at"]
+        assert heat[y, x] == heat.max()
+    assert [path.name for path in out.iterdir()] == ["a.heatmap.png"]
+    drawn = load_image(out / "a.heatmap.png")
+    assert drawn.shape[0] > 40  # titled
+    assert drawn.shape[1] > 3 * 60  # side by side
+
+
+def test_heat_maps_of_a_large_picture_are_shrunk(folder, capfd):
+    save_image(folder / "large.png", np.zeros((700, 1300, 3), np.uint8))
+    arguments = ["predict", str(folder / "large.png"), "--task", "heatmap", "--classes", "cat,dog", "--json"]
+    assert main([*arguments, "--out", str(folder / "out")]) == 0
+    assert _rows(capfd)[0]["size"] == [700, 1300]
+    height, width = load_image(folder / "out" / "large.heatmap.png").shape[:2]
+    assert 345 < height < 450
+    assert 2 * 640 < width < 1350
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (["--classes", "cat", "--score-threshold", "0.5"], "score_threshold"),
+        (["--classes", "cat", "--templates", "simple_7"], "templates"),
+        (["--classes", "cat", "--background", "none"], "background"),
+        (["--vocabulary", "coco_80"], "classes"),
+    ],
+)
+def test_what_heat_maps_have_no_use_for(folder, capfd, options, field):
+    assert main(["predict", str(folder / "a.png"), "--task", "heatmap", *options, "--json"]) == 2
+    error = json.loads(capfd.readouterr().err)["error"]
+    assert (error["reason"], error["field"]) == ("INVALID_PARAMETER", field)
