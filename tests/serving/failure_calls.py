@@ -1,8 +1,5 @@
 """Calls of a server by the stubs themselves, and servers in processes of their own."""
 
-import os
-import subprocess
-import sys
 import time
 
 import grpc
@@ -15,7 +12,6 @@ from ovperception.v1 import perceive_pb2 as pp
 from ovperception.v1 import perception_service_pb2 as pb
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.v1.vocabulary_pb2 import Vocabulary, VocabularySpec
-from tests.conftest import ROOT
 
 PICTURE = np.full((40, 50, 3), 100, np.uint8)
 PNG = encode_png(PICTURE)
@@ -58,22 +54,6 @@ def stream_of(images, sequence=None):
     yield pp.StreamPerceiveRequest(config=config)
     for number, image in enumerate(images, 1):
         yield pp.StreamPerceiveRequest(frame=pp.StreamFrame(sequence=number, image=im.Image(encoded=image)))
-
-
-def start_process(script, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, "--port", "0", *arguments],
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-    )
-    for line in process.stderr:
-        if "listening on" in line:
-            return process, line.split("listening on ")[1].split()[0]
-    raise AssertionError("it ended before it listened")
 
 
 def ask_at_once(server, model, pictures):

@@ -1,11 +1,7 @@
 """``ovp serve`` and ``ovp demo``: a process, a port, a signal, a picture."""
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
 import tomllib
 
 import numpy as np
@@ -15,8 +11,8 @@ import ovperception
 from ovperception.cli import main
 from ovperception.client import Client
 from ovperception.images import load_image
-from tests.conftest import ROOT
 from tests.serving.fake_model import FakeModel, FakeScene
+from tests.serving.processes import PATIENCE_S, ServerProcess
 
 SERVE = """
 import sys
@@ -29,31 +25,20 @@ sys.exit(main(["serve", *sys.argv[1:]]))
 """
 
 
-def _start(*arguments):
-    command = [sys.executable, "-c", SERVE, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment, cwd=ROOT
-    )
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_until_told_to_stop(number):
-    process = _start("--port", "0", "--model", "one", "--model", "two")
-    with process:
-        line = process.stderr.readline()
-        address = re.search(r"listening on (127\.0\.0\.1:\d+)", line).group(1)
+    with ServerProcess(SERVE, "--port", "0", "--model", "one", "--model", "two") as process:
+        address = process.address()
         with Client(address) as client:
             assert [card.name for card in client.models()] == ["one", "two"]
             assert len(client.detect(np.full((9, 9, 3), 200, np.uint8), ["cat"])) == 1
         if number == signal.SIGTERM:  # once is enough for the slow part
-            second = _start("--port", address.rpartition(":")[2])
-            with second:
-                _, err = second.communicate(timeout=60)
+            with ServerProcess(SERVE, "--port", address.rpartition(":")[2]) as second:
+                _, err = second.communicate(timeout=PATIENCE_S)
             assert second.returncode == 1
             assert "cannot listen" in err
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert "stopping" in process.stderr.read()
 
 
@@ -119,13 +104,12 @@ def test_settings_are_checked_without_a_server(tmp_path, capfd, monkeypatch):
 def test_hang_up_reads_the_tokens_anew(tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text("robot:infer:first-token-0123456789\n")
-    process = _start("--port", "0", "--tokens-file", str(tokens), "--log-format", "json", "-v")
-    with process:
-        while "listening" not in process.stderr.readline():
-            pass
+    logged = ("--log-format", "json", "-v")
+    with ServerProcess(SERVE, "--port", "0", "--tokens-file", str(tokens), *logged) as process:
+        process.address()
         tokens.write_text("robot:infer:first-token-0123456789\nother:infer:other-token-0123456789\n")
         process.send_signal(signal.SIGHUP)
         line = json.loads(process.stderr.readline())
         assert line["message"] == "read the tokens anew"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0

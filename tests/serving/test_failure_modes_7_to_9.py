@@ -17,11 +17,11 @@ from tests.serving.failure_calls import (
     ask_at_once,
     detect_request,
     health,
-    start_process,
     stream_of,
     stub_of,
     wait_for,
 )
+from tests.serving.processes import PATIENCE_S, ServerProcess
 
 FATAL = """
 import sys
@@ -74,14 +74,14 @@ def test_7_a_batch_without_memory_is_split(serve, connect, model):
 
 
 def test_7_a_lost_device_ends_the_process():
-    process, address = start_process(FATAL)
-    with process:
+    with ServerProcess(FATAL, "--port", "0") as process:
+        address = process.address()
         with Client(address, timeout_s=20) as client:
             assert len(client.detect(PICTURE, ["cat"])) == 1
             client.embed_text(["now"])
             with pytest.raises(OVPError):
                 client.detect(PICTURE, ["cat"])
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert "the device is lost" in process.stderr.read()
 
 
@@ -116,14 +116,16 @@ def test_8_health_answers_while_the_model_and_every_slot_are_busy(serve, model):
 
 
 def test_9_a_signal_lets_work_end():
-    process, address = start_process(SLOW, "--grace", "20")
-    with process, grpc.insecure_channel(address) as channel:
+    with (
+        ServerProcess(SLOW, "--port", "0", "--grace", "20") as process,
+        grpc.insecure_channel(process.address()) as channel,
+    ):
         stub = PerceptionServiceStub(channel)
         call = stub.DetectObjects.future(detect_request())
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         assert call.result(20).objects.detections
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_9_streams_and_calls_while_a_server_drains(serve, model):
