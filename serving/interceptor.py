@@ -71,9 +71,13 @@ class CallInterceptor(_Interceptor):
             # Written by us: its size is then known without writing it twice.
             return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, *coding))
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), *coding)
+            behaviour = handler.unary_stream
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, behaviour, None, coding[1]), coding[0]
+            )
         if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), *coding)
+            behaviour = handler.stream_stream
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, behaviour, *coding))
         raise AssertionError(f"{method} takes a stream and gives one reply, which no method of ours does")
 
     def _unary(
@@ -108,17 +112,24 @@ class CallInterceptor(_Interceptor):
         return answer
 
     def _stream(
-        self, method: str, behaviour: Callable[[Any, Any], Iterator[Any]]
+        self,
+        method: str,
+        behaviour: Callable[[Any, Any], Iterator[Any]],
+        parse: Callable[[bytes], Any] | None,
+        write: Callable[[Any], bytes] | None,
     ) -> Callable[[Any, Any], Iterator[Any]]:
+        """A method with a stream of replies; `parse` reads a stream of requests, None means one request."""
+
         def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             started = time.monotonic()
             record = self._record(method, context)
             record.request_id = uuid.uuid4().hex
             try:
                 record.client = self._guard.admit(context.invocation_metadata(), context).name
-                for reply in behaviour(request, context):
-                    self._note_message(record, reply)
-                    yield reply
+                for reply in behaviour(request if parse is None else _parsed(request, parse), context):
+                    written = reply if write is None else write(reply)
+                    self._note_message(record, reply, len(written))
+                    yield written
             except GeneratorExit:  # gRPC drops the generator of a caller who left
                 record.code = "CANCELLED"
                 self._end(record, started)
@@ -138,7 +149,7 @@ class CallInterceptor(_Interceptor):
             record.trace = {key: str(value) for key, value in pairs if key in _TRACE_KEYS}
         return record
 
-    def _note_message(self, call: CallRecord, reply: Any) -> None:
+    def _note_message(self, call: CallRecord, reply: Any, nbytes: int) -> None:
         replies = tuple(infos(reply)) if self._observers else ()
         if not replies:
             return
@@ -150,7 +161,7 @@ class CallInterceptor(_Interceptor):
             request_id=call.request_id,
             client=call.client,
             duration_ms=duration_ms,
-            reply_bytes=reply.ByteSize(),
+            reply_bytes=nbytes,
             replies=replies,
             is_message=True,
         )
@@ -179,6 +190,13 @@ def _parse(data: bytes, parse: Callable[[bytes], Any] | None) -> Any:
         return data if parse is None else parse(data)
     except DecodeError as error:
         raise InvalidInput("The request is no message of this method", got=error) from None
+
+
+def _parsed(stream: Iterator[bytes], parse: Callable[[bytes], Any]) -> Iterator[Any]:
+    """The messages of a stream; `request_bytes` tells the size of the last to the thread that reads them."""
+    for data in stream:
+        set_request_bytes(len(data))
+        yield _parse(data, parse)
 
 
 def _identify(request: Any) -> str:

@@ -22,6 +22,7 @@ from serving.engine import Engine
 from serving.models import ServedModel
 from serving.presence import CallCancelled
 from serving.questions import Question, questions
+from serving.request_size import request_bytes
 from serving.security import caller
 from serving.words import AskedWords, WordReader
 
@@ -88,13 +89,14 @@ class Perceiver:
             )
         owner = caller().name
         shared = self._shared(request, owner)
+        share = request_bytes() // len(request.items)
 
         def one(index: int) -> pb.BatchItemResult:
             item, request_id = request.items[index], f"{request.request_id}/{index}"
             try:
                 own = bool(item.outputs) or item.HasField("vocabulary")
                 asked = shared if shared and not own else self._own(request, item, owner)
-                with self._engine.call(asked.model, request_id, item.ByteSize(), context) as call:
+                with self._engine.call(asked.model, request_id, share, context) as call:
                     return pb.BatchItemResult(result=answers(call, asked, item.image, keep=item.keep_image))
             except CallCancelled:
                 raise

@@ -1,4 +1,4 @@
-"""How many bytes the request of a call has, as they came: to ask the message would write it out anew."""
+"""How many bytes a request or a frame has, as it came: to ask the message would write it out anew."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _bytes: ContextVar[int] = ContextVar("request_bytes", default=0)
 
 
 def request_bytes() -> int:
-    """Of the call that this thread works for; gRPC runs each call in a context of its own."""
+    """Of the call or the frame that this thread took up; gRPC runs each call in a context of its own."""
     return _bytes.get()
 
 
 def set_request_bytes(count: int) -> None:
-    """Remember how many this call's request has."""
+    """Remember how many it has."""
     _bytes.set(count)

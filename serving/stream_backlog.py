@@ -28,6 +28,7 @@ class Entry:
     Attributes:
         sequence: Its number.
         request: A frame's message while its picture is in memory.
+        nbytes: How large that came.
         asked: What a frame is asked.
         arrived_s: On `time.monotonic`'s clock.
         reply: Set when it has one.
@@ -35,6 +36,7 @@ class Entry:
 
     sequence: int
     request: pb.StreamPerceiveRequest | None
+    nbytes: int = 0
     asked: Asked | None = None
     arrived_s: float = field(default_factory=time.monotonic)
     reply: pb.StreamPerceiveResponse | None = None

@@ -28,6 +28,7 @@ from serving.frame_context import FrameContext
 from serving.jobs import closing
 from serving.perceiving import Asked, Perceiver, answers, failure
 from serving.presence import CallCancelled
+from serving.request_size import request_bytes
 from serving.security import caller
 from serving.stream_backlog import Backlog, Entry
 from serving.stream_config import StreamQuestions, stream_terms
@@ -172,7 +173,8 @@ class _Stream:
             )
         self._last = sequence
         asked = self._questions.of_frame(sequence)
-        self._backlog.put_frame(Entry(sequence=sequence, request=request, asked=asked))
+        entry = Entry(sequence=sequence, request=request, nbytes=request_bytes(), asked=asked)
+        self._backlog.put_frame(entry)
 
     def _work(self) -> None:
         while (entry := self._backlog.work()) is not None:
@@ -209,7 +211,7 @@ class _Stream:
             self._frames.add(frame)
         context = cast("grpc.ServicerContext", frame)
         try:
-            with self._engine.call(asked.model, request_id, request.ByteSize(), context) as call:
+            with self._engine.call(asked.model, request_id, entry.nbytes, context) as call:
                 return answers(call, asked, request.frame.image)
         finally:
             with self._lock:

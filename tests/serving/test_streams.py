@@ -7,13 +7,16 @@ import time
 import grpc
 import numpy as np
 import pytest
+from grpc_status import rpc_status
 
+from ovperception.errors import InvalidInput
 from ovperception.images import encode_png
 from ovperception.v1 import image_pb2 as im
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.v1.vocabulary_pb2 import Vocabulary as VocabularyMessage
 from ovperception.v1.vocabulary_pb2 import VocabularySpec
+from ovperception.wire_errors import error_of
 from tests.serving.fake_model import POISON, FakeModel
 
 PICTURE = np.full((40, 50, 3), 100, np.uint8)
@@ -273,3 +276,29 @@ def test_a_stream_that_does_not_keep_the_rules_ends(stream, serve, model):
         list(PerceptionServiceStub(caller.channel).StreamPerceive(requests))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert list(PerceptionServiceStub(caller.channel).StreamPerceive(iter([]))) == []
+
+
+def test_what_is_no_message_ends_the_stream_by_its_name(serve):
+    config = pb.StreamPerceiveRequest(config=pb.StreamConfig(vocabulary=_words("cat"), outputs=DETECT))
+    with grpc.insecure_channel(serve().address) as channel:
+        method = channel.stream_stream("/ovperception.v1.PerceptionService/StreamPerceive")
+        call = method(iter([config.SerializeToString(), b"\xff" * 9]), timeout=20)
+        assert pb.StreamPerceiveResponse.FromString(next(call)).WhichOneof("message") == "accepted"
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+    assert isinstance(error_of(rpc_status.from_call(caught.value)), InvalidInput)
+
+
+def test_a_frame_takes_room_as_it_came(serve, stream, model):
+    server = serve(model)
+    caller = stream(server)
+    caller.next()
+    model.hold()
+    caller.frame(1)
+    assert model.busy.wait(10)
+    frame = pb.StreamFrame(sequence=1, image=im.Image(encoded=PNG))
+    assert server.engine.admission.used["bytes"] == len(
+        pb.StreamPerceiveRequest(frame=frame).SerializeToString()
+    )
+    model.release()
+    assert caller.next().WhichOneof("message") == "result"
