@@ -9,31 +9,45 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from eval.outcome import Outcome
 from eval.progress import progress_bar
-from eval.protocols import EvaluationProtocol, protocol, protocols, with_metric
+from eval.protocols import METRIC_NAMES, EvaluationProtocol, protocol, protocols, with_metric
 from eval.running.files import score_files
 from eval.running.job import Job, protocol_of_data
 from eval.running.run import Plan, run
 
 __all__ = ["job_of", "list_protocols", "metrics_table", "run_protocol", "score"]
 
+_WIDE = 140  # characters
+
 
 def list_protocols(*, as_json: bool) -> None:
-    """Prints every protocol with its data, headline metric and source."""
+    """Prints every protocol; data, split and source of each where the terminal is wide, or as JSON."""
     rows = protocols()
     if as_json:
         typer.echo(json.dumps([_described(row) for row in rows]))
         return
-    shown = Table(title=f"{len(rows)} protocols", title_justify="left", show_lines=False)
-    for name in ("protocol", "what", "data", "split", "metric", "source"):
+    console = Console()
+    columns = ["protocol", "metric", "what"]
+    if console.width >= _WIDE:
+        columns += ["data", "split", "source"]
+    shown = Table(title=f"{len(rows)} protocols", title_justify="left", box=SIMPLE_HEAD)
+    for name in columns:
         shown.add_column(name, no_wrap=name in ("protocol", "metric"))
     for row in rows:
-        shown.add_row(row.name, row.title, row.data, row.split, row.headline, "; ".join(row.source))
-    Console().print(shown)
+        values = (row.name, row.headline, row.title, row.data, row.split, "; ".join(row.source))
+        shown.add_row(*values[: len(columns)])
+    console.print(shown)
+    console.print(
+        f"--metric {', '.join(METRIC_NAMES)}: the same answers by other rules. --protocols --json tells all.",
+        style="dim",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _described(row: EvaluationProtocol) -> dict[str, Any]:

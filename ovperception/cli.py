@@ -193,7 +193,9 @@ def _print_error(parts: dict[str, str], as_json: bool) -> None:
             from rich.console import Console
             from rich.text import Text
 
-            line = Text.assemble(("error: ", "bold red"), (" ".join(parts["message"].split()), "red"))
+            place = parts.get("field", "")  # of a record in a file; an option is named by the message
+            place = f"{place}: " if "[" in place else ""
+            line = Text.assemble(("error: ", "bold red"), (place + " ".join(parts["message"].split()), "red"))
             Console(stderr=True, soft_wrap=True).print(line)
     except OSError:  # stderr is closed: the exit status still tells
         pass

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval.metrics.confusion import ConfusionMatrix
 from eval.metrics.label_images import LabelCoding, read_label_map
 from eval.metrics.scores import Category, SemanticScores
@@ -90,8 +93,8 @@ def count_label_files(
 ) -> None:
     """Counts pairs of pictures, truth and answer: one process' share, to be merged with the others'."""
     for truth, result in pairs:
-        expected = truth_coding.decode(read_label_map(truth))
-        found = results_coding.decode(read_label_map(result))
+        expected = _decoded(truth, truth_coding)
+        found = _decoded(result, results_coding)
         try:
             confusion.add(expected, found)
             if edges is not None:
@@ -103,6 +106,20 @@ def count_label_files(
                 expected=error.expected,
                 got=error.got or None,
             ) from error
+
+
+def _decoded(path: Path, coding: LabelCoding) -> NDArray[np.int32]:
+    values = read_label_map(path)
+    try:
+        return coding.decode(values)
+    except InvalidDataset as error:
+        raise InvalidDataset(
+            f"{path.name}: {error.what[0].lower()}{error.what[1:]}",
+            field=error.field,
+            expected=error.expected,
+            got=error.got or None,
+            mend=error.mend,
+        ) from error
 
 
 def _names(folder: Path, suffix: str) -> set[str]:

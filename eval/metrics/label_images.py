@@ -49,7 +49,12 @@ class LabelCoding:
         classes: NDArray[np.int32] = table[values]
         if (classes == -2).any():
             strange = np.unique(values[classes == -2])[:9].tolist()
-            raise InvalidDataset("Values of a label map are not listed", got=strange)
+            raise InvalidDataset(
+                "Values of a label map are no classes",
+                expected=f"{min(self.lookup)} to {max(self.lookup)}, or of no class {sorted(self.special)}",
+                got=strange,
+                mend="Maps hold the numbers of the data set's files, not the index of the class.",
+            )
         return classes
 
 

@@ -162,7 +162,12 @@ def _entries(
             raise InvalidDataset("An image is given twice", field=f"{what}[{index}].image_id", got=image_id)
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
-            raise InvalidDataset("An image has no PNG", field=f"{what}[{index}].file_name", got=name)
+            raise InvalidDataset(
+                "An image has no PNG",
+                field=f"{what}[{index}].file_name",
+                expected='a COCO panoptic file: "file_name" and "segments_info" of each image',
+                got=name,
+            )
         entries[image_id] = (row, folder / name)
     return entries
 

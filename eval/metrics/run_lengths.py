@@ -56,6 +56,8 @@ def check_masks(
 
 def _compressed(mask: Any, index: int, what: str) -> Mapping[str, Any]:
     try:
+        if mask is None:
+            raise InvalidRegions("This has no mask", expected='a "segmentation" in COCO RLE')
         if not isinstance(mask, Mapping):
             raise InvalidRegions("Polygons are no masks", expected="COCO RLE", got=mask)
         return RLE.from_coco(mask).to_coco()

@@ -113,6 +113,23 @@ def test_what_a_run_wrote_scores_the_same(tmp_path: Path, fake_model: type) -> N
     assert again.confusion == outcome.confusion
 
 
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], **wrong: object) -> str:
+    """What the terminal says of a file whose second record is wrong."""
+    mask = {"size": [2, 2], "counts": "04"}
+    row = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": mask}
+    truth = {
+        "images": [{"id": 1, "height": 2, "width": 2}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [],
+    }
+    paths = tmp_path / "wrong_truth.json", tmp_path / "wrong.json"
+    for path, content in zip(paths, (truth, [row, row | wrong]), strict=True):
+        path.write_text(json.dumps(content))
+    given = ["--annotations", str(paths[0]), "--results", str(paths[1]), "--out", str(tmp_path / "wrong")]
+    assert cli.main(["eval", "--protocol", "coco_mask", *given]) == 2
+    return capsys.readouterr().err
+
+
 def test_what_cannot_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "truth.json").write_text('{"images": [')
     (tmp_path / "results.json").write_text("[]")
@@ -125,5 +142,15 @@ def test_what_cannot_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str
         score_files(protocol("coco_semantic"), tmp_path, tmp_path, out)
     with pytest.raises(Unsupported, match="Episodes"):
         score_files(protocol("fss_1000"), tmp_path, tmp_path, out)
+    assert "results[1].score: " in told(tmp_path, capsys, score=float("nan"))
+    assert "results[1].segmentation: This has no mask" in told(tmp_path, capsys, segmentation=None)
     assert cli.main(["eval", "--annotations", "a", "--out", str(out), "--json"]) == 2
     assert "--protocol is missing" in json.loads(capsys.readouterr().err)["error"]["message"]
+
+
+def test_a_map_of_strange_values_is_named(tmp_path: Path) -> None:
+    for kind, value in (("truth", 5), ("found", 200)):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "a.png"), np.full((4, 4), value, np.uint8))
+    with pytest.raises(InvalidDataset, match=r"^a.png: values .* no classes.*1 to 150.*\[200\]"):
+        score_files(protocol("ade20k_150"), tmp_path / "truth", tmp_path / "found", tmp_path / "out")

@@ -94,7 +94,7 @@ def test_all_found(score: Callable, iou: str) -> None:
         ("bbox", "bbox", [1, 2, -3, 4], "negative side"),
         ("bbox", "bbox", [1, float("nan"), 3, 4], "finite"),
         ("bbox", "bbox", KeyError, 'no "bbox"'),
-        ("segm", "segmentation", KeyError, "Polygons are no masks"),
+        ("segm", "segmentation", KeyError, "This has no mask"),
         ("segm", "segmentation", [[1, 2, 3, 4, 5, 6]], "Polygons are no masks"),
         ("segm", "segmentation", mask(height=30, width=20), "not of the size of its image"),
         ("segm", "segmentation", {"size": [20, 30], "counts": "zzzz"}, "COCO"),
@@ -293,7 +293,7 @@ def test_label_files(tmp_path: Path) -> None:
     lookup = LabelCoding(lookup={7: 0, 8: -1, 11: 1})
     found = score([[7, 8, 11, 255]], [[0, 0, 0, 0]], truth_coding=lookup)
     assert found.metrics["pACC"] == pytest.approx(0.5)
-    with pytest.raises(InvalidDataset, match="not listed"):
+    with pytest.raises(InvalidDataset, match="no classes"):
         score([[9]], [[0]], truth_coding=lookup)
     for answer, message in ([[0, 3, 0, 0]], "no class"), ([[0, 0]], "not of the size"):
         with pytest.raises(InvalidDataset, match=message):
