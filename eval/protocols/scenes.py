@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eval.protocols.protocol import AP, PQ, EvaluationProtocol, MeanIoU, Metric
@@ -14,75 +15,54 @@ if TYPE_CHECKING:
 __all__ = ["scenes_protocols"]
 
 
+_OPEN_WORDS: tuple[Part, ...] = ("base", "novel")
+_FREQUENCIES: tuple[Part, ...] = ("r", "c", "f")
+_COCO_BOX = AP(kind="coco", iou="bbox")
+_COCO_MASK = AP(kind="coco", iou="segm")
+_LVIS_BOX = AP(kind="lvis", iou="bbox", max_detections=300)
+_LVIS_MASK = AP(kind="lvis", iou="segm", max_detections=300)
+
+
 def scenes_protocols() -> Iterator[EvaluationProtocol]:
     """All of them: one vocabulary of 659 things and 8 stuffs is asked at once."""
-    open_words: tuple[Part, ...] = ("base", "novel")
-    frequencies: tuple[Part, ...] = ("r", "c", "f")
-    rows: tuple[tuple[str, str, Task, Metric, str, tuple[Part, ...]], ...] = (
-        ("coco_box", "COCO, boxes", "detect", AP(kind="coco", iou="bbox"), "AP", ()),
-        ("coco_mask", "COCO, masks", "detect", AP(kind="coco", iou="segm"), "AP", ()),
-        (
-            "ov_coco",
-            "OV-COCO, boxes",
-            "detect",
-            AP(kind="coco", iou="bbox", generalized=True),
-            "AP50_novel",
-            open_words,
-        ),
-        (
-            "lvis_box",
-            "LVIS, boxes",
-            "detect",
-            AP(kind="lvis", iou="bbox", max_detections=300),
-            "AP",
-            frequencies,
-        ),
-        (
-            "lvis_mask",
-            "LVIS, masks",
-            "detect",
-            AP(kind="lvis", iou="segm", max_detections=300),
-            "AP",
-            frequencies,
-        ),
-        (
-            "lvis_box_fixed",
-            "LVIS, boxes, fixed AP",
-            "detect",
-            AP(kind="lvis", iou="bbox", fixed=True, max_detections=None),
-            "AP",
-            frequencies,
-        ),
-        (
-            "ov_lvis_box",
-            "OV-LVIS, boxes",
-            "detect",
-            AP(kind="lvis", iou="bbox", max_detections=300, generalized=True),
-            "AP_novel",
-            open_words,
-        ),
-        (
-            "ov_lvis_mask",
-            "OV-LVIS, masks",
-            "detect",
-            AP(kind="lvis", iou="segm", max_detections=300, generalized=True),
-            "AP_novel",
-            open_words,
-        ),
-        ("panoptic", "COCO panoptic", "panoptic", PQ(), "PQ", ("things", "stuff", *open_words)),
-        ("semantic", "ADE-style", "semantic", MeanIoU(averaging="detectron2"), "mIoU", open_words),
+    yield _row("coco_box", "COCO, boxes", _COCO_BOX)
+    yield _row("coco_mask", "COCO, masks", _COCO_MASK)
+    yield _row(
+        "ov_coco", "OV-COCO, boxes", replace(_COCO_BOX, generalized=True), _OPEN_WORDS, headline="AP50_novel"
     )
-    for short, title, task, metric, headline, groups in rows:
-        yield EvaluationProtocol(
-            name=f"scenes_{short}",
-            title=f"scenes as {title}",
-            data="scenes",
-            split="val",
-            vocabulary="scenes",
-            task=task,
-            metric=metric,
-            headline=headline,
-            groups=groups,
-            source=("ovperception.datasets.scenes",),
-            notes="heads train on boxes and masks of base classes; 111 of the 659 things are novel",
-        )
+    yield _row("lvis_box", "LVIS, boxes", _LVIS_BOX, _FREQUENCIES)
+    yield _row("lvis_mask", "LVIS, masks", _LVIS_MASK, _FREQUENCIES)
+    fixed = replace(_LVIS_BOX, fixed=True, max_detections=None)
+    yield _row("lvis_box_fixed", "LVIS, boxes, fixed AP", fixed, _FREQUENCIES)
+    for name, title, metric in (
+        ("ov_lvis_box", "OV-LVIS, boxes", _LVIS_BOX),
+        ("ov_lvis_mask", "OV-LVIS, masks", _LVIS_MASK),
+    ):
+        yield _row(name, title, replace(metric, generalized=True), _OPEN_WORDS, headline="AP_novel")
+    parts: tuple[Part, ...] = ("things", "stuff", *_OPEN_WORDS)
+    yield _row("panoptic", "COCO panoptic", PQ(), parts, task="panoptic", headline="PQ")
+    yield _row("semantic", "ADE-style", MeanIoU(), _OPEN_WORDS, task="semantic", headline="mIoU")
+
+
+def _row(
+    name: str,
+    title: str,
+    metric: Metric,
+    groups: tuple[Part, ...] = (),
+    *,
+    task: Task = "detect",
+    headline: str = "AP",
+) -> EvaluationProtocol:
+    return EvaluationProtocol(
+        name=f"scenes_{name}",
+        title=f"scenes as {title}",
+        data="scenes",
+        split="val",
+        vocabulary="scenes",
+        task=task,
+        metric=metric,
+        headline=headline,
+        groups=groups,
+        source=("ovperception.datasets.scenes",),
+        notes="heads train on boxes and masks of base classes; 111 of the 659 things are novel",
+    )

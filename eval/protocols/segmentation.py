@@ -19,6 +19,7 @@ __all__ = ["segmentation_protocols"]
 _FC_CLIP = ("github:bytedance/fc-clip@2b0bbe2",)
 _LARGE = Resolution(shortest_edge=800, longest_edge=1333)
 _STREET = Resolution(shortest_edge=1024, longest_edge=2560)
+_ALL_JUDGED = Background()
 _NOT_JUDGED = Background(rule="not_judged")
 _IS_CLASS = Background(rule="class")
 _VOID_AND_CROWD = "void; unmatched segments that lie by more than half on void or on a crowd of their class"
@@ -34,75 +35,49 @@ def segmentation_protocols() -> Iterator[EvaluationProtocol]:
 
 def _semantic() -> Iterator[EvaluationProtocol]:
     """FC-CLIP's table, which the open-vocabulary papers that train on COCO share."""
-    none = Background()
-    rows = (
-        ("ade20k_150", "ade20k_150", "validation", "ade20k_150", none, "PNG value 0", _LARGE, ""),
-        ("ade20k_847", "ade20k_847", "validation", "ade20k_847", none, "65535", _LARGE, ""),
-        (
-            "pascal_context_59",
-            "pascal_context_59",
-            "val",
-            "pascal_context_59",
-            _NOT_JUDGED,
-            "background, 255",
-            _LARGE,
-            "",
-        ),
-        (
-            "pascal_context_459",
-            "pascal_context_459",
-            "val",
-            "pascal_context_459",
-            none,
-            "65535 (0 in the original files)",
-            _LARGE,
-            "345 of the 459 classes occur in val: the averaging rules differ here",
-        ),
-        (
-            "pascal_voc_20",
-            "pascal_voc_20",
-            "val",
-            "pascal_voc_20",
-            _NOT_JUDGED,
-            "background, 255",
-            _LARGE,
-            "easy: saturates above 95, no headline",
-        ),
-        (
-            "pascal_voc_21",
-            "pascal_voc_21",
-            "val",
-            "pascal_voc_21",
-            _IS_CLASS,
-            "255",
-            _LARGE,
-            "72 words stand for the background",
-        ),
-        ("cityscapes_semantic", "cityscapes", "val", "cityscapes_19", none, "train id 255", _STREET, ""),
-        ("mapillary_semantic", "mapillary", "validation", "mapillary_65", none, "label 65", _STREET, ""),
-        (
-            "coco_stuff",
-            "coco_stuff",
-            "val",
-            "coco_stuff_171",
-            none,
-            "255",
-            _LARGE,
-            "pixel maps of the 164k release",
-        ),
-        (
-            "coco_semantic",
-            "coco_panoptic",
-            "val",
-            "coco_panoptic_133",
-            none,
-            "void",
-            _LARGE,
-            "labels derived from the panoptic maps; FC-CLIP's training classes",
-        ),
+    yield _map("ade20k_150", split="validation", ignore="PNG value 0")
+    yield _map("ade20k_847", split="validation", ignore="65535")
+    yield _map("pascal_context_59", background=_NOT_JUDGED, ignore="background, 255")
+    yield _map(
+        "pascal_context_459",
+        ignore="65535 (0 in the original files)",
+        notes="345 of the 459 classes occur in val: the averaging rules differ here",
     )
-    for name, data, split, vocabulary, background, ignore, resolution, notes in rows:
-        yield _map(name, data, split, vocabulary, background, ignore, resolution, notes)
+    yield _map(
+        "pascal_voc_20",
+        background=_NOT_JUDGED,
+        ignore="background, 255",
+        notes="easy: saturates above 95, no headline",
+    )
+    yield _map("pascal_voc_21", background=_IS_CLASS, ignore="255", notes="72 words stand for the background")
+    yield _map(
+        "cityscapes_semantic",
+        data="cityscapes",
+        vocabulary="cityscapes_19",
+        ignore="train id 255",
+        resolution=_STREET,
+    )
+    yield _map(
+        "mapillary_semantic",
+        data="mapillary",
+        split="validation",
+        vocabulary="mapillary_65",
+        ignore="label 65",
+        resolution=_STREET,
+    )
+    yield _map(
+        "coco_stuff",
+        vocabulary="coco_stuff_171",
+        ignore="255",
+        notes="pixel maps of the 164k release",
+    )
+    yield _map(
+        "coco_semantic",
+        data="coco_panoptic",
+        vocabulary="coco_panoptic_133",
+        ignore="void",
+        notes="labels derived from the panoptic maps; FC-CLIP's training classes",
+    )
     yield EvaluationProtocol(
         name="pascal_voc_20b",
         title="PASCAL VOC 20 and background, asked with the names of PASCAL Context 59 (OVSeg, CAT-Seg)",
@@ -124,20 +99,22 @@ def _semantic() -> Iterator[EvaluationProtocol]:
 
 def _map(
     name: str,
-    data: str,
-    split: str,
-    vocabulary: str,
-    background: Background,
+    *,
     ignore: str,
-    resolution: Resolution,
-    notes: str,
+    data: str = "",
+    split: str = "val",
+    vocabulary: str = "",
+    background: Background = _ALL_JUDGED,
+    resolution: Resolution = _LARGE,
+    notes: str = "",
 ) -> EvaluationProtocol:
+    """A row of the table; data and vocabulary are called as the protocol is, unless told."""
     return EvaluationProtocol(
         name=name,
-        title=f"{data}, one class a pixel",
-        data=data,
+        title=f"{data or name}, one class a pixel",
+        data=data or name,
         split=split,
-        vocabulary=vocabulary,
+        vocabulary=vocabulary or name,
         templates="vild_14",
         task="semantic",
         metric=MeanIoU(averaging="detectron2"),
