@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py --minutes 10 --out out/bench/soak.json
 
-Beside good calls, whose answers are checked by their words, come fuzzed messages, decompression bombs,
-truncated pictures, calls that are cancelled or have no time, streams that are dropped, and readers who do not
-read. Fails (status 1) on a wrong answer, a bug's answer, a slot that is not given back, or growth beyond the
-limits. The model is a stub, so that what is measured is the server.
+Beside good calls with pictures of four sizes, whose answers are checked by their words, come fuzzed messages,
+decompression bombs, truncated pictures, calls that are cancelled or have no time, streams that are dropped,
+and readers who do not read. Fails (status 1) on a wrong answer, a bug's answer, a slot that is not given back
+or growth beyond the limits. The model is a stub, so that what is measured is the server.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from serving import Server, ServerConfig
 from serving.stub_model import StubModel, expected_score
 
 DETECT = "/ovperception.v1.PerceptionService/DetectObjects"
+SIZES = ((96, 128), (240, 320), (480, 640), (720, 1280))  # (height, width)
+SAMPLE_S = 5.0
 MAX_GROWTH_MB, MAX_GROWTH_OF_FILES, MAX_GROWTH_OF_THREADS = 64, 8, 8
 
 
@@ -57,8 +60,8 @@ class Soak:
         options = [("grpc.max_receive_message_length", 32 * 2**20), ("ovp.channel", seed)]
         self._channel = grpc.insecure_channel(address, options)
         self._stub = PerceptionServiceStub(self._channel)
-        grey = np.random.default_rng(seed).integers(0, 255, (96, 128, 3), np.uint8)
-        self._jpeg = bytes(cv2.imencode(".jpg", grey)[1])
+        self._jpegs = [jpeg_of(size, seed) for size in SIZES]
+        self._jpeg = self._jpegs[0]
         self._turn = itertools.count()
 
     def run(self, until_s: float) -> None:
@@ -95,7 +98,8 @@ class Soak:
 
     def good(self) -> None:
         words = [f"word {self._random.randrange(1000)}.{i}" for i in range(self._random.randint(1, 8))]
-        reply = self._stub.DetectObjects(self._request(*words), timeout=60)
+        image = self._random.choice(self._jpegs)
+        reply = self._stub.DetectObjects(self._request(*words, image=image), timeout=60)
         scores = [round(found.score, 5) for found in reply.objects.detections]
         if scores != [round(expected_score(word), 5) for word in words]:
             self.problems.append(f"a wrong answer: {words} -> {scores}")
@@ -156,6 +160,12 @@ class Soak:
         self._follow("slow_reader", pp.OVERLOAD_POLICY_DROP_OLDEST, 0.05)
 
 
+def jpeg_of(size: tuple[int, int], seed: int) -> bytes:
+    """A picture of a (height, width) that does not pack well."""
+    noise = np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
+    return bytes(cv2.imencode(".jpg", noise)[1])
+
+
 def png_of(width: int, height: int) -> bytes:
     """The head of a PNG that says it is very large."""
 
@@ -171,13 +181,34 @@ def png_of(width: int, height: int) -> bytes:
     )
 
 
+def rss_mb() -> float:
+    """Memory of this process."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+@contextmanager
+def sampled() -> Iterator[list[float]]:
+    """The memory of this process every few seconds, in MB."""
+    samples, ended = [round(rss_mb(), 1)], threading.Event()
+
+    def run() -> None:
+        while not ended.wait(SAMPLE_S):
+            samples.append(round(rss_mb(), 1))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield samples
+    ended.set()
+    thread.join()
+
+
 def held(server: Server) -> dict[str, Any]:
     """What this process and its server hold now."""
     gc.collect()
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[1])
     return {
-        "rss_mb": pages * os.sysconf("SC_PAGESIZE") / 2**20,
+        "rss_mb": rss_mb(),
         "files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "slots": dict(server.engine.admission.used),
@@ -197,7 +228,8 @@ def soak(duration_s: float, *, clients: int = 8, pass_ms: float = 2.0) -> dict[s
         run_clients(server, clients, warm, seed=1000)  # what is made only once is made
         settle(server)
         before = held(server)
-        habits = run_clients(server, clients, duration_s - warm, seed=0)
+        with sampled() as samples:
+            habits = run_clients(server, clients, duration_s - warm, seed=0)
         settle(server)
         after = held(server)
         counts: Counter[str] = Counter()
@@ -211,6 +243,7 @@ def soak(duration_s: float, *, clients: int = 8, pass_ms: float = 2.0) -> dict[s
         "by_habit": dict(sorted(counts.items())),
         "before": before,
         "after": after,
+        "rss_mb_by_time": samples,
         "problems": problems,
     }
 
