@@ -64,6 +64,8 @@ def draw_heatmaps(
 ) -> Picture:
     """The picture once a word, side by side, each painted with the word's map and titled by it.
 
+    The picture beneath is grey, so that every colour is heat.
+
     Args:
         image: (H, W, 3) uint8 RGB, the presented image.
         heats: (H, W) by word.
@@ -80,5 +82,7 @@ def draw_heatmaps(
         low = min((float(values.min()) for values in finite), default=0.0)
         high = max((float(values.max()) for values in finite), default=0.0)
         limits = (low, high) if low < high else (low, low + 1)
-    pictures = [draw_heatmap(image, heat, limits=limits, opacity=opacity) for heat in heats.values()]
+    grey = cv2.cvtColor(cv2.cvtColor(copy_of(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    beneath = grey.astype(np.uint8, copy=False)
+    pictures = [draw_heatmap(beneath, heat, limits=limits, opacity=opacity) for heat in heats.values()]
     return grid(pictures, tuple(heats), columns=columns)
