@@ -66,6 +66,13 @@ class Views:
             raise InvalidParameter(
                 "Windows must lie apart", field="overlap", expected="0 or more, below 1", got=self.overlap
             )
+        if not isinstance(self.flip, bool):
+            raise InvalidParameter(
+                "The mirrored picture is looked at or not",
+                field="flip",
+                expected="true or false",
+                got=self.flip,
+            )
         if not _finite(self.pad_value):
             raise InvalidParameter("The padding must be a number", field="pad_value", got=self.pad_value)
 

@@ -99,6 +99,7 @@ def test_no_window_is_larger_than_the_crop() -> None:
         {"base": 8, "crop": 8, "overlap": 0.99},
         {"base": 8, "crop": 8, "pad_value": float("nan")},
         {"base": 8, "crop": 8, "max_cells": 0},
+        {"base": 8, "crop": 8, "flip": "no"},
         {"base": 8},
         {"base": 8, "crop": 8, "stride": 2},
     ],
