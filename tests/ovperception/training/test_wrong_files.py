@@ -61,7 +61,7 @@ def test_every_fault_is_told_with_its_path_and_counted(folder: Path, tmp_path: P
     spoil(folder)
     words = tmp_path / "words.txt"
     taught = json.loads((folder / "instances.json").read_text())["categories"]
-    words.write_text("".join(f"{c['name']}\n" for c in taught[1:]) + "unicorn\n")
+    words.write_text("".join(f"{c['name']}\n" for c in taught[1:]) + "flux capacitor\n")
     out = tmp_path / "run"
     done = train(folder, out, f"data.vocabulary={words}")
     assert done.exit_code == 0, done.output
@@ -76,7 +76,7 @@ def test_every_fault_is_told_with_its_path_and_counted(folder: Path, tmp_path: P
         ("a box without pixels in its picture", name(5)),
         ("a mask that cannot be read", name(6)),
         ("a class of the data that is not in the vocabulary", taught[0]["name"]),
-        ("a word of the vocabulary that is no class of the data", "unicorn"),
+        ("a word of the vocabulary that is no class of the data", "flux capacitor"),
     ):
         assert place in where[kind], kind
         assert counts[kind] == 1, kind
