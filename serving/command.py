@@ -24,6 +24,7 @@ from serving.certificate_scopes import CertificateScopes
 from serving.config import ServeConfig
 from serving.logs import AccessLog, set_up_logs
 from serving.models import ServedModel
+from serving.ports import check_port
 from serving.security import warnings_of
 from serving.server import Server
 from serving.settings import Resolved, resolve
@@ -130,6 +131,10 @@ def _check(resolved: Resolved) -> None:
 
 def _run(config: ServeConfig, console: Console) -> None:
     set_up_logs(config.log_format, config.log_level)
+    check_port(config.host, config.port)
+    if config.admin_port is not None:
+        check_port(config.admin_host, config.admin_port)
+    check_tls(config)
     if config.threads:
         import torch
 

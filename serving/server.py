@@ -31,6 +31,7 @@ from serving.memory import QuietTrimmer, allocator_trim
 from serving.metrics import Metrics
 from serving.model_admin import ModelLoader
 from serving.models import ModelSet, ServedModel
+from serving.ports import port_in_use
 from serving.security import Guard, Scope
 from serving.services import ADMIN_SERVICES, PUBLIC_SERVICES, add_admin_services, add_public_services
 from serving.telemetry import Observer
@@ -228,11 +229,7 @@ class Server:
                 return server.add_secure_port(wanted, credentials)
             return server.add_insecure_port(wanted)
         except RuntimeError as error:
-            raise Unavailable(
-                f"The server cannot listen on {wanted}",
-                got=error,
-                mend="Stop what uses the port, take another one, or --port 0 for a free one",
-            ) from error
+            raise port_in_use(wanted, error) from error
 
     def _gauges(self) -> Gauges:
         """What the server holds now, for its metrics."""
