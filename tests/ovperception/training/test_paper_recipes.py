@@ -110,7 +110,7 @@ def pascal(root: Path) -> list[str]:
         pytest.param("lseg", ade20k, set(), marks=pytest.mark.slow),
         ("lseg-pascal5i", pascal, set()),
     ],
-    ids=str,
+    ids=["fcclip", "regionclip", "regionclip-lvis", "lseg", "lseg-pascal5i"],
 )
 def test_some_steps_of_a_recipe_end_in_a_model_that_loads(
     recipe: str, make: Callable[[Path], list[str]], losses: set[str], tmp_path: Path
