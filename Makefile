@@ -13,6 +13,9 @@ JOBS   ?= 2
 # What the protos must stay compatible with; see protos/check.py.
 BASE   ?=
 
+# Not among them: what needs official code or other servers, and the soak.
+BENCHMARKS := questions fcclip regionclip lseg evaluation feature_cache scheduling
+
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: help install demo test test-all check lint format types layers check-protos protos buf lock bench clean
@@ -85,9 +88,8 @@ lock: ## compile requirements.lock; `make lock UPGRADE=--upgrade` for the newest
 	  --generate-hashes --no-header --no-annotate $(UPGRADE) --output-file requirements.lock
 	@if grep -nE '(https?|file)://|^-' requirements.lock; then echo "requirements.lock names a host or a path" >&2; exit 1; fi
 
-bench: $(STAMP) ## the benchmarks; results go to out/bench
-	@mkdir -p out/bench
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(STAMP) ## the benchmarks that need nothing else; hours on two cores
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean: ## what tools left behind; .venv stays
 	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage htmlcov
