@@ -88,7 +88,7 @@ lock: ## compile requirements.lock; `make lock UPGRADE=--upgrade` for the newest
 	  --generate-hashes --no-header --no-annotate $(UPGRADE) --output-file requirements.lock
 	@if grep -nE '(https?|file)://|^-' requirements.lock; then echo "requirements.lock names a host or a path" >&2; exit 1; fi
 
-bench: $(STAMP) ## the benchmarks that need nothing else; hours on two cores
+bench: $(STAMP) ## the benchmarks that need nothing else; they take long
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean: ## what tools left behind; .venv stays
