@@ -57,5 +57,5 @@ def queue_up(engine, model, images):
 def ask_about(engine, model, asked, *, image=None, context=None, words=WORDS):
     """One call that brings its question along."""
     with engine.call(model, "id", 100, context or FakeContext()) as call:
-        question = SimpleNamespace(model=model, words=words, ask=asked)
+        question = SimpleNamespace(model=model, words=words, ask=asked, fits=lambda size: None)
         return call.ask_about(image or encoded(), [question])[0], call.info()
