@@ -65,14 +65,13 @@ class SceneCrops:
         megapixels: pixels of a batch; how many canvases that is depends on their size.
         native_size: pixels of a native crop.
         native_share: share of the steps that see native crops alone.
+        colour_share: share of the things that are tinted.
         scene_share: share of scenes among the other steps' canvases.
         sides: of a canvas in pixels, and how often it is drawn.
         factors: least and largest factor that a scene is resized by; their logarithm is drawn evenly.
         sizes: least and largest side, in pixels of the canvas, of what is named; a frozen CLIP with a pyramid
             never has to name much larger things.
         tiles: sides of a mosaic's tiles in pixels, and how often they are drawn.
-        colour_share: share of the things that are tinted; more than in the scenes that are judged, since the
-            colours of a thing are learnt long before its shape.
         first: step of item 0.
         count: steps to go.
     """
@@ -81,12 +80,12 @@ class SceneCrops:
     megapixels: float
     native_size: int
     native_share: float
+    colour_share: float
     scene_share: float = 0.6
     sides: tuple[tuple[int, float], ...] = ((192, 0.3), (256, 0.45), (384, 0.25))
     factors: tuple[float, float] = (0.4, 1.75)
     sizes: tuple[float, float] = (24.0, 100.0)
     tiles: tuple[tuple[int, float], ...] = ((64, 0.8), (96, 0.2))
-    colour_share: float = 0.55
     first: int = 0
     count: int
 

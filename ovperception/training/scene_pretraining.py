@@ -50,7 +50,8 @@ class ScenePretraining:
         megapixels: pixels of a step.
         native_share: share of the steps that see native crops alone: twice the crops for the same pixels,
             which is what teaches the shapes of tinted things.
-        colour_share: share of the things that are tinted.
+        colour_share: share of the things that are tinted; more than in the scenes that are judged, since the
+            colours of a thing are learnt long before its shape.
         frozen_stages: how many of stem, layer1, ... layer4 stay as they are.
         settled: share of the run after which the statistics of the norms stay as they are.
         roi_weight, dense_weight, colour_weight, spread_weight: of the further losses; the first, by mask,

@@ -8,12 +8,14 @@ import pytest
 from ovperception.datasets import scenes
 from ovperception.training.scene_crops import SceneCrops, _area, _Crop, _scene, _shaken, _windowed
 
-MIXED = SceneCrops(seed=0, megapixels=0.3, native_size=64, native_share=0.0, count=8)
+MIXED = SceneCrops(seed=0, megapixels=0.3, native_size=64, native_share=0.0, colour_share=0.5, count=8)
 THINGS = len(scenes.load_categories()) - len(scenes.STUFF_NAMES)
 
 
 def test_a_batch_is_the_same_for_the_same_step() -> None:
-    later = SceneCrops(seed=0, megapixels=0.3, native_size=64, native_share=0.0, first=3, count=8)
+    later = SceneCrops(
+        seed=0, megapixels=0.3, native_size=64, native_share=0.0, colour_share=0.5, first=3, count=8
+    )
     first, again = MIXED[3], later[0]
     assert np.array_equal(first.canvases, again.canvases)
     assert np.array_equal(first.boxes, again.boxes)
@@ -99,7 +101,7 @@ def test_things_are_tinted_as_often_as_was_asked(native_share: float) -> None:
 
 
 def test_native_crops_are_their_own_canvas() -> None:
-    batch = SceneCrops(seed=0, megapixels=0.1, native_size=64, native_share=1.0, count=1)[0]
+    batch = SceneCrops(seed=0, megapixels=0.1, native_size=64, native_share=1.0, colour_share=0.5, count=1)[0]
     assert batch.cells is None
     assert batch.canvases.shape == (24, 64, 64, 3)
     assert batch.images.tolist() == list(range(24))
