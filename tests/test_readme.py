@@ -9,9 +9,6 @@ import json
 import re
 import shlex
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +16,7 @@ import pytest
 import torch
 
 from ovperception.cli import main
+from tests.served_command import served_by
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,22 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def port(folder: Path) -> Iterator[str]:
     """The port of a server started by the README's own command."""
     served = next(c for c in commands() if c[:2] == ["ovp", "serve"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = str(probe.getsockname()[1])
-    argv = [sys.executable, "-m", "ovperception", *(free if word == PORT else word for word in served[1:])]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if "listening" in line:
-                break
-        else:
-            pytest.fail(f"the server did not start: {''.join(seen)}")
+    with served_by(served, PORT) as free:
         yield free
-        process.terminate()
-        process.stderr.read()
 
 
 def test_the_readme_has_commands_and_code() -> None:

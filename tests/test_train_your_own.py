@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +12,7 @@ import pytest
 from ovperception.bundle import read_card
 from ovperception.cli import main
 from ovperception.model import load
+from tests.served_command import served_by
 
 PAGE = (Path(__file__).parents[1] / "docs" / "train-your-own.md").read_text(encoding="utf-8")
 PORT = "50051"
@@ -59,39 +54,9 @@ def test_the_page_does_what_it_says(
     (words,) = served
     (code,) = blocks("python")
     told: dict[str, Any] = {}
-    with serving(words) as port:
+    with served_by(words, PORT) as port:
         exec(code.replace(PORT, port), told)
     model = load(words[words.index("--model") + 1])
     here = model.encode("my-data/images/000000000001.jpg").detect(["taxi", "cat", "traffic light"])
     assert told["found"].classes == here.classes
     assert told["found"].boxes == pytest.approx(here.boxes, abs=1e-2)
-
-
-@contextmanager
-def serving(words: list[str]) -> Iterator[str]:
-    """The port of a server that the page's own command starts; it is one that is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    argv = [port if word == PORT else word for word in words[1:]]
-    assert argv != words[1:]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ovperception", *argv], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stderr is not None
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if "listening" in line:
-                break
-        else:
-            pytest.fail(f"the server did not start: {''.join(seen)}")
-        yield port
-        process.terminate()
-        process.stderr.read()
-        assert process.wait(30) in (0, 128 + signal.SIGTERM)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
