@@ -49,7 +49,8 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     inside = (mask_logits.detach() > 0).flatten(2).to(features.dtype)
     # Divided before the sum, as the reference does; the constant keeps an empty mask finite.
     inside /= inside.sum(dim=-1, keepdim=True) + 1e-8
-    return inside @ features.flatten(2).transpose(1, 2)
+    # In this order the gradient of the features comes out as they lie.
+    return (features.flatten(2) @ inside.mT).mT
 
 
 def class_logits(embeddings: Tensor, void: Tensor, text: TextClassifier, scale: Tensor | float) -> Tensor:

@@ -5,7 +5,6 @@ It is Mask2Former's (arXiv:2112.01527, sections 3.3 and 4.1); every decoder laye
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heads.fcclip.matching import match, sample_points
+from heads.fcclip.proposals import Proposals
 from ovperception.training.step_counts import objects_of_part
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ovperception.training.targets import Targets
 
 __all__ = ["LossSettings", "set_losses"]
+
+Pair = tuple[Tensor, Tensor]
+"""Queries and the objects they answer for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class _ClassLogits(Protocol):
 
 def set_losses(
     head: _ClassLogits,
-    layers: Iterable[tuple[Tensor, Tensor]],
+    proposals: Proposals,
     targets: list[Targets],
     text: TextClassifier,
     settings: LossSettings,
@@ -59,7 +62,7 @@ def set_losses(
 
     Args:
         head: Names query embeddings.
-        layers: Of every layer the mask logits (B, Q, h, w) and the query embeddings (B, Q, D).
+        proposals: Of L layers for B images.
         targets: B truths.
         text: The training vocabulary.
         settings: Weights and sampling.
@@ -67,15 +70,14 @@ def set_losses(
     Returns:
         ``class``, ``mask`` and ``dice``, weighted.
     """
-    sums: dict[str, Tensor] = {}
     objects = max(objects_of_part(targets), 1)
     masks = [t.masks.float() for t in targets]  # every layer samples them
-    for mask_logits, embeddings in layers:
-        class_logits = head.class_logits(embeddings, text)
-        pairs = [
+    class_logits = head.class_logits(proposals.query_embeddings, text)
+    pairs = [
+        [
             match(
-                class_logits[b],
-                mask_logits[b],
+                class_logits[b, layer],
+                proposals.mask_logits[b, layer],
                 t.class_ids,
                 masks[b],
                 class_weight=settings.class_weight,
@@ -83,43 +85,60 @@ def set_losses(
                 dice_weight=settings.dice_weight,
                 points=settings.points,
             )
-            for b, t in enumerate(targets)
+            for layer in range(class_logits.shape[1])
         ]
-        terms = {"class": settings.class_weight * _class_loss(class_logits, targets, pairs, settings)}
-        predicted = torch.cat([mask_logits[b, q] for b, (q, _) in enumerate(pairs)])
-        truth = torch.cat([m[o] for m, (_, o) in zip(masks, pairs, strict=True)])
-        if len(predicted):
-            entropy, dice = _mask_losses(predicted, truth, settings)
-            terms["mask"] = settings.mask_weight * entropy.sum() / objects
-            terms["dice"] = settings.dice_weight * dice.sum() / objects
-        else:
-            terms["mask"] = terms["dice"] = mask_logits.sum() * 0
-        for name, value in terms.items():
-            sums[name] = sums[name] + value if name in sums else value
-    return sums
+        for b, t in enumerate(targets)
+    ]
+    losses = {"class": settings.class_weight * _class_loss(class_logits, targets, pairs, settings)}
+    queries = class_logits.shape[2]
+    predicted = proposals.masks_of(
+        [torch.cat([q + layer * queries for layer, (q, _) in enumerate(own)]) for own in pairs]
+    )
+    truths = [(masks[b], o) for b, own in enumerate(pairs) for _, o in own]
+    entropy, dice = _mask_losses(predicted, truths, settings)
+    losses["mask"] = settings.mask_weight * entropy.sum() / objects
+    losses["dice"] = settings.dice_weight * dice.sum() / objects
+    return losses
 
 
 def _class_loss(
-    logits: Tensor, targets: list[Targets], pairs: list[tuple[Tensor, Tensor]], settings: LossSettings
+    logits: Tensor, targets: list[Targets], pairs: list[list[Pair]], settings: LossSettings
 ) -> Tensor:
+    """Of (B, L, Q, K + 1) logits; each layer's is a mean, whose weights are those of every other."""
     void = logits.shape[-1] - 1
-    wanted = torch.full(logits.shape[:2], void, dtype=torch.long, device=logits.device)
-    for b, (queries, objects) in enumerate(pairs):
-        wanted[b, queries] = targets[b].class_ids[objects]
+    wanted = torch.full(logits.shape[:3], void, dtype=torch.long, device=logits.device)
+    for b, own in enumerate(pairs):
+        for layer, (queries, objects) in enumerate(own):
+            wanted[b, layer, queries] = targets[b].class_ids[objects]
     weight = torch.ones(void + 1, device=logits.device)
     weight[void] = settings.void_weight
-    entropy = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), weight, reduction="sum")
+    entropy = F.cross_entropy(logits.flatten(0, 2).float(), wanted.flatten(), weight, reduction="sum")
     # The weights of a part of the step: of its own queries if it is the whole step, else of the mean part.
-    without_query = sum(len(t.class_ids) for t in targets) - sum(len(q) for q, _ in pairs)
+    without_query = sum(len(t.class_ids) - len(own[0][0]) for t, own in zip(targets, pairs, strict=True))
     matched = max(objects_of_part(targets) - without_query, 0)
-    return entropy / (matched + settings.void_weight * max(wanted.numel() - matched, 0))
+    queries_of_part = len(logits) * logits.shape[2]
+    return entropy / (matched + settings.void_weight * max(queries_of_part - matched, 0))
 
 
-def _mask_losses(predicted: Tensor, truth: Tensor, settings: LossSettings) -> tuple[Tensor, Tensor]:
-    """Cross entropy and dice of N matched pairs, (N,) each, at points that favour the undecided."""
+def _mask_losses(
+    predicted: Tensor, truths: list[tuple[Tensor, Tensor]], settings: LossSettings
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy and dice of N matched pairs, (N,) each, at points that favour the undecided.
+
+    Args:
+        predicted: (N, h, w) logits.
+        truths: The masks of an image and which of them are meant; N in all.
+        settings: Of the sampling.
+    """
+    if not len(predicted):
+        nothing = predicted.sum((1, 2))
+        return nothing, nothing
     with torch.no_grad():
         points = _uncertain_points(predicted, settings)
-        wanted = sample_points(truth, points)
+        parts = points.split([len(chosen) for _, chosen in truths])
+        wanted = torch.cat(
+            [sample_points(masks[chosen], own) for (masks, chosen), own in zip(truths, parts, strict=True)]
+        )
     logits = sample_points(predicted, points)
     entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)
     probability = logits.sigmoid()

@@ -5,8 +5,7 @@ Source: arXiv:2112.01527, section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -53,33 +52,33 @@ class MaskDecoder(nn.Module):
         state = self.norm(state)
         return self.mask_logits(state, mask_features), state
 
-    def forward_layers(
-        self, mask_features: Tensor, levels: Sequence[Tensor]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `forward`, before the first layer and after every layer: decoder_layers + 1 results."""
+    def forward_layers(self, mask_features: Tensor, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `forward`, before the first layer and after every layer: L = decoder_layers + 1 results.
+
+        Returns:
+            Mask logits (B, L, Q, H, W), without gradients, and the normalised query states (B, L, Q, dim).
+        """
         state = self.query_features.expand(len(mask_features), -1, -1)
         memory = self._memory(levels)
-        normed = self.norm(state)
-        logits = self.mask_logits(normed, mask_features)
-        yield logits, normed
+        states, masks = [self.norm(state)], []
         for index, layer in enumerate(self.layers):
             level = index % len(levels)
             height, width = levels[level].shape[-2:]
-            attendable = _attendable(_resize(logits.detach(), (height, width)))
+            masks.append(self._fixed_mask_logits(states[-1], mask_features))
+            attendable = _attendable(_resize(masks[-1], (height, width)))
             state = layer(state, self.query_positions, *memory[level], attendable)
-            normed = self.norm(state)
-            logits = self.mask_logits(normed, mask_features)
-            yield logits, normed
+            states.append(self.norm(state))
+        masks.append(self._fixed_mask_logits(states[-1], mask_features))
+        return torch.stack(masks, dim=1), torch.stack(states, dim=1)
 
     def mask_logits(self, state: Tensor, mask_features: Tensor) -> Tensor:
         """(B, Q, dim) normalised states and (B, mask_dim, H, W) -> (B, Q, H, W)."""
-        embeddings, cells = self.mask_embedding(state), mask_features.flatten(2)
-        # Autocast multiplies in a type of its own, which a gradient written by hand would have to follow.
-        if torch.is_grad_enabled() and cells.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            logits = _Products.apply(embeddings, cells)
-        else:
-            logits = embeddings @ cells
+        logits = self.mask_embedding(state) @ mask_features.flatten(2)
         return logits.unflatten(2, mask_features.shape[-2:])  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def _fixed_mask_logits(self, state: Tensor, mask_features: Tensor) -> Tensor:
+        return self.mask_logits(state, mask_features)
 
     def _memory(self, levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Of each level, what is looked at (B, h w, dim) and its position encoding."""
@@ -116,30 +115,6 @@ def _attendable(logits: Tensor) -> Tensor:
     inside = logits.flatten(2).sigmoid() >= 0.5
     inside |= ~inside.any(dim=-1, keepdim=True)
     return inside[:, None]
-
-
-class _Products(torch.autograd.Function):
-    """`embeddings @ cells`, whose gradient is computed for the queries that have one.
-
-    Only matched queries' masks are compared with anything: a few of all. Where multiplying with zeros costs
-    as much as with other numbers, leaving them out spares most of the backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, cells: Tensor) -> Tensor:
-        ctx.save_for_backward(embeddings, cells)
-        return embeddings @ cells
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings, cells = ctx.saved_tensors
-        of_embeddings, of_cells = torch.zeros_like(embeddings), torch.empty_like(cells)
-        for image, grad in enumerate(grads[0]):
-            queries = (grad != 0).any(dim=1).nonzero()[:, 0]  # a NaN is not zero either
-            grad = grad[queries]
-            of_embeddings[image, queries] = grad @ cells[image].T
-            torch.mm(embeddings[image, queries].T, grad, out=of_cells[image])
-        return of_embeddings, of_cells
 
 
 class DecoderLayer(nn.Module):

@@ -20,9 +20,10 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (N, P).
     """
-    grid = (2 * points - 1).expand(len(maps), -1, -1)[:, :, None]
-    sampled = F.grid_sample(maps[:, None].float(), grid, align_corners=False)
-    return sampled[:, 0, :, 0]
+    grid = (2 * points - 1)[:, :, None]
+    # Points in common are worked out once when the maps are channels.
+    images = maps[None] if len(points) == 1 else maps[:, None]
+    return F.grid_sample(images.float(), grid, align_corners=False).view(len(maps), points.shape[1])
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from heads.fcclip.config import FCCLIPConfig
 from heads.fcclip.losses import LossSettings, set_losses
 from heads.fcclip.mask_decoder import MaskDecoder
 from heads.fcclip.pixel_decoder import PixelDecoder
+from heads.fcclip.proposals import Proposals
 from ovperception.backbones.fast_linear import quicken_linears
 from ovperception.backbones.regions import mask_boxes, most_covered
 from ovperception.head import Encoding, MaskScores, Task, one_image
@@ -141,33 +142,39 @@ class FCCLIP(nn.Module):
             valid=inside.flatten(2).any(dim=-1),
         )
 
-    def forward_layers(self, features: Features) -> Iterator[tuple[Tensor, Tensor]]:
+    def propose(self, features: Features) -> Proposals:
         """For training: what every decoder layer proposes, the last one last.
 
         Args:
             features: Maps of B images.
 
-        Yields:
-            `decoder_layers + 1` pairs of mask logits (B, Q, h, w) and query embeddings (B, Q, D) of unit
-            length. `class_logits` turns embeddings into logits.
+        Returns:
+            `decoder_layers + 1` results for each image.
 
         Raises:
             InvalidParameter: A stage is missing or has other channels than the head was built for.
         """
         features.check(self.config.stages, self.config.stage_channels)
         mask_features, levels = self.pixel_decoder(features.maps)
-        for mask_logits, state in self.mask_decoder.forward_layers(mask_features, levels):
-            yield mask_logits, self.query_embedding(mask_features, mask_logits, state)
+        mask_logits, states = self.mask_decoder.forward_layers(mask_features, levels)
+        # All layers at once: each product would otherwise add a gradient of its own to the mask features.
+        embeddings = self.query_embedding(mask_features, mask_logits.flatten(1, 2), states.flatten(1, 2))
+        return Proposals(
+            mask_logits=mask_logits,
+            mask_embeddings=self.mask_decoder.mask_embedding(states),
+            mask_features=mask_features,
+            query_embeddings=embeddings.unflatten(1, states.shape[1:3]),
+        )
 
-    def forward(self, features: Features) -> list[tuple[Tensor, Tensor]]:
-        """`forward_layers` as a list, so that wrappers for parallel training see one call."""
-        return list(self.forward_layers(features))
+    def forward(self, features: Features) -> Proposals:
+        """`propose`, so that wrappers for parallel training see one call."""
+        return self.propose(features)
 
     def losses(
         self, backbone: Backbone, features: Features, targets: list[Targets], text: TextClassifier
     ) -> dict[str, Tensor]:
         """Named, weighted losses of a batch, over all decoder layers; `loss_settings` holds the weights."""
-        return set_losses(self, self.forward_layers(features), targets, text, self.loss_settings)
+        return set_losses(self, self.propose(features), targets, text, self.loss_settings)
 
     def class_logits(self, query_embeddings: Tensor, text: TextClassifier) -> Tensor:
         """The learned branch alone, as it is trained: (..., Q, D) -> (..., Q, K + 1) logits, "void" last."""

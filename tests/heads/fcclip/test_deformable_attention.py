@@ -9,6 +9,8 @@ from torch import Tensor
 from heads.fcclip.deformable_attention import (
     KERNELS,
     DeformableAttention,
+    _products_by_bags,
+    _products_on_cpu,
     _scattered_by_sorting,
     _scattered_on_cpu,
     deformable_sampling,
@@ -67,6 +69,20 @@ def test_gradients() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_gradients_of_more_points_than_cells() -> None:
+    arguments = [
+        torch.randn(1, 1, 1, 2, requires_grad=True),
+        torch.rand(1, 2, 1, 1, 5, 2, requires_grad=True),
+        torch.rand(1, 2, 1, 1, 5, requires_grad=True),
+    ]
+    found, expected = (
+        torch.autograd.grad(sample(arguments[0], [(1, 1)], *arguments[1:]).sum(), arguments)
+        for sample in (sample_by_bags, sample_by_grid)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_gradients_of_some_inputs_only() -> None:
     value, locations, weights = inputs(1, 3)
     value.requires_grad_()
@@ -82,6 +98,14 @@ def test_both_ways_to_scatter_add_up_repeated_rows() -> None:
     )
     for scattered in (_scattered_on_cpu, _scattered_by_sorting):
         torch.testing.assert_close(scattered(grad, rows, weights, 7), expected)
+
+
+def test_both_ways_to_multiply_rows_of_a_table() -> None:
+    grad, table = torch.randn(7, 3), torch.randn(6, 3)
+    rows = torch.randint(0, 6, (7, 6), dtype=torch.int32)  # some repeat within a bag
+    expected = (table[rows.long()] * grad[:, None]).sum(-1)
+    for products in (_products_on_cpu, _products_by_bags):
+        torch.testing.assert_close(products(grad, table, rows), expected)
 
 
 def test_another_kernel_plugs_in(monkeypatch: pytest.MonkeyPatch) -> None:

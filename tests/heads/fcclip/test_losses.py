@@ -10,8 +10,8 @@ from torch import Tensor
 
 from heads.fcclip import losses, matching
 from heads.fcclip.losses import LossSettings, set_losses
-from heads.fcclip.mask_decoder import _Products
 from heads.fcclip.matching import match, sample_points
+from heads.fcclip.proposals import Proposals
 from ovperception.training.distributed import World
 from ovperception.training.step_counts import counted
 from ovperception.training.targets import Targets
@@ -25,6 +25,19 @@ class Namer:
 
     def class_logits(self, query_embeddings: Tensor, text: object) -> Tensor:
         return query_embeddings
+
+
+def proposed(*layers: tuple[Tensor, Tensor]) -> Proposals:
+    """Mask logits (B, Q, h, w) and class logits (B, Q, K + 1) of every layer: a mask is its own embedding."""
+    masks, logits = (torch.stack(parts, dim=1) for parts in zip(*layers, strict=True))
+    size = masks.shape[-2:]
+    cells = torch.eye(size.numel()).unflatten(1, size).expand(len(masks), -1, -1, -1)
+    return Proposals(
+        mask_logits=masks.detach(),
+        mask_embeddings=masks.flatten(3),
+        mask_features=cells,
+        query_embeddings=logits,
+    )
 
 
 def halves() -> Targets:
@@ -74,10 +87,10 @@ def test_a_perfect_answer_costs_nothing_and_a_blank_one_its_entropy() -> None:
     torch.manual_seed(0)
     truth = halves()
     anywhere = LossSettings(points=4096, uncertain_share=0.0)
-    best = set_losses(Namer(), [perfect(truth)], [truth], None, anywhere)  # type: ignore[arg-type]
+    best = set_losses(Namer(), proposed(perfect(truth)), [truth], None, anywhere)  # type: ignore[arg-type]
     assert float(best["class"]) < 1e-6
     blank = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 3)
-    worst = set_losses(Namer(), [blank], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    worst = set_losses(Namer(), proposed(blank), [truth], None, SETTINGS)  # type: ignore[arg-type]
     assert float(worst["class"]) == pytest.approx(2 * math.log(3), rel=1e-5)
     assert float(worst["mask"]) == pytest.approx(5 * math.log(2), rel=1e-4)
     # Between cells of two minds, and at the rim, even a perfect mask is unsure of fractions.
@@ -92,7 +105,7 @@ def test_void_counts_for_a_tenth() -> None:
     other = halves()
     masks, logits = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 3)
     logits[0, :, 2] = 3.0
-    losses = set_losses(Namer(), [(masks, logits)], [truth, other], None, SETTINGS)  # type: ignore[arg-type]
+    losses = set_losses(Namer(), proposed((masks, logits)), [truth, other], None, SETTINGS)  # type: ignore[arg-type]
     void = -torch.log_softmax(logits[0, 0], 0)[2]
     plain = math.log(3)
     expected = 2 * (3 * 0.1 * float(void) + 2 * plain + 0.1 * plain) / (3 * 0.1 + 2 + 0.1)
@@ -104,12 +117,12 @@ def test_layers_add_up_and_gradients_flow() -> None:
     truth = halves()
     masks = torch.randn(1, 3, 8, 8, requires_grad=True)
     logits = torch.randn(1, 3, 3, requires_grad=True)
-    losses = set_losses(Namer(), [(masks, logits), (masks, logits)], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    losses = set_losses(Namer(), proposed((masks, logits), (masks, logits)), [truth], None, SETTINGS)  # type: ignore[arg-type]
     torch.stack([*losses.values()]).sum().backward()
     assert masks.grad is not None
     assert float(masks.grad.abs().sum()) > 0
     assert logits.grad is not None
-    single = set_losses(Namer(), [(masks, logits)], [truth], None, SETTINGS)  # type: ignore[arg-type]
+    single = set_losses(Namer(), proposed((masks, logits)), [truth], None, SETTINGS)  # type: ignore[arg-type]
     assert float(losses["class"].detach()) == pytest.approx(2 * float(single["class"].detach()), rel=1e-5)
 
 
@@ -125,28 +138,89 @@ def test_parts_of_a_step_together_are_the_whole_batch(parts: int, monkeypatch: p
     truths = [
         Targets(torch.arange(n), torch.ones(n, 16, 16, dtype=torch.bool), torch.zeros(n, 4)) for n in (1, 3)
     ]
-    whole = set_losses(Namer(), [(masks, logits)], truths, None, SETTINGS)  # type: ignore[arg-type]
+    whole = set_losses(Namer(), proposed((masks, logits)), truths, None, SETTINGS)  # type: ignore[arg-type]
     batches = [(None, [truth]) for truth in truths] if parts == 2 else [(None, truths)]
     sums = dict.fromkeys(whole, 0.0)
     with counted(batches, World()):
         for number, (_, own) in enumerate(batches):
             seen = slice(number, number + 1) if parts == 2 else slice(None)
-            found = set_losses(Namer(), [(masks[seen], logits[seen])], own, None, SETTINGS)  # type: ignore[arg-type]
+            found = set_losses(Namer(), proposed((masks[seen], logits[seen])), own, None, SETTINGS)  # type: ignore[arg-type]
             sums = {name: sums[name] + float(value) / parts for name, value in found.items()}
     assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
 
 
-@pytest.mark.parametrize("queries", [[], [2], [0, 1, 2, 3]], ids=["none", "one", "all"])
-def test_masks_that_nothing_is_compared_with_change_no_gradient(queries: list[int]) -> None:
-    """The product of a mask decoder, against autograd's own gradient of it."""
+def test_masks_of_some_queries_and_their_gradients_are_those_of_all() -> None:
     torch.manual_seed(0)
-    embeddings, cells = torch.randn(2, 4, 3, requires_grad=True), torch.randn(2, 3, 5, requires_grad=True)
-    weights = torch.zeros(2, 4, 5)
-    weights[1, queries] = torch.randn(len(queries), 5)
-    expected = torch.autograd.grad((embeddings @ cells * weights).sum(), (embeddings, cells))
-    product = _Products.apply(embeddings, cells)
-    found = torch.autograd.grad((product * weights).sum(), (embeddings, cells))
-    for one, other in zip(found, expected, strict=True):
+    embeddings, cells = (
+        torch.randn(3, 2, 4, 5, requires_grad=True),
+        torch.randn(3, 5, 2, 3, requires_grad=True),
+    )
+    everything = torch.einsum("blqc,bchw->blqhw", embeddings, cells).flatten(1, 2)
+    proposals = Proposals(
+        mask_logits=everything.detach().unflatten(1, (2, 4)),
+        mask_embeddings=embeddings,
+        mask_features=cells,
+        query_embeddings=embeddings,
+    )
+    chosen = [torch.tensor([6, 0]), torch.tensor([], dtype=torch.long), torch.tensor([3])]
+    expected = torch.stack([everything[0, 6], everything[0, 0], everything[2, 3]])
+    found = proposals.masks_of(chosen)
+    torch.testing.assert_close(found, expected)
+    cotangent = torch.randn(3, 2, 3)
+    gradients = [torch.autograd.grad(m, (embeddings, cells), cotangent) for m in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
-    spoilt = torch.autograd.grad((_Products.apply(embeddings, cells) * float("nan")).sum(), embeddings)
-    assert spoilt[0].isnan().all()
+
+
+def test_losses_and_gradients_are_those_of_the_plain_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layer by layer, every mask with gradients, as the paper has it; at points that both draw alike."""
+    monkeypatch.setattr(torch, "rand", _same_points)
+    torch.manual_seed(0)
+    masks, logits = torch.randn(2, 3, 5, 8, 8), torch.randn(2, 3, 5, 4)
+    truths = [
+        Targets(torch.randint(0, 3, (n,)), torch.randn(n, 16, 16) > 0, torch.zeros(n, 4)) for n in (1, 3)
+    ]
+    found, expected = {}, {}
+    for into, losses_of in ((found, _stacked), (expected, _plain)):
+        leaves = masks.clone().requires_grad_(), logits.clone().requires_grad_()
+        named = losses_of(*leaves, truths)
+        torch.stack([*named.values()]).sum().backward()
+        into |= {name: value.detach() for name, value in named.items()}
+        into |= {"masks": leaves[0].grad, "logits": leaves[1].grad}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
+
+
+def _same_points(*shape: int, device: object = None) -> Tensor:
+    """Points that do not depend on how often one drew before, nor for how many masks."""
+    generator = torch.Generator().manual_seed(shape[1])
+    return torch.empty(1, *shape[1:]).uniform_(generator=generator).expand(*shape)
+
+
+def _stacked(masks: Tensor, logits: Tensor, truths: list[Targets]) -> dict[str, Tensor]:
+    layers = [(masks[:, layer], logits[:, layer]) for layer in range(masks.shape[1])]
+    return set_losses(Namer(), proposed(*layers), truths, None, SETTINGS)  # type: ignore[arg-type]
+
+
+def _plain(masks: Tensor, logits: Tensor, truths: list[Targets]) -> dict[str, Tensor]:
+    sums = dict.fromkeys(("class", "mask", "dice"), torch.zeros(()))
+    objects, void = sum(len(t.class_ids) for t in truths), logits.shape[-1] - 1
+    weight = torch.tensor([1.0] * void + [SETTINGS.void_weight])
+    for layer in range(masks.shape[1]):
+        wanted = torch.full((len(logits), logits.shape[2]), void)
+        for image, truth in enumerate(truths):
+            own = masks[image, layer], logits[image, layer]
+            queries, matched = match(own[1], own[0], truth.class_ids, truth.masks, **WEIGHTS)
+            wanted[image, queries] = truth.class_ids[matched]
+            chosen, true = own[0][queries], truth.masks[matched].float()
+            points = losses._uncertain_points(chosen, SETTINGS)
+            said, is_so = sample_points(chosen, points), sample_points(true, points)
+            entropy = torch.nn.functional.binary_cross_entropy_with_logits(said, is_so, reduction="none")
+            share = said.sigmoid()
+            dice = 1 - (2 * (share * is_so).sum(1) + 1) / (share.sum(1) + is_so.sum(1) + 1)
+            sums["mask"] = sums["mask"] + 5 * entropy.mean(1).sum() / objects
+            sums["dice"] = sums["dice"] + 5 * dice.sum() / objects
+        named = torch.nn.functional.cross_entropy(logits[:, layer].flatten(0, 1), wanted.flatten(), weight)
+        sums["class"] = sums["class"] + 2 * named
+    return sums

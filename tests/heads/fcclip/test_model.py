@@ -123,10 +123,16 @@ def test_a_batch_equals_its_images(head: FCCLIP) -> None:
 def test_inference_equals_the_last_training_layer(head: FCCLIP) -> None:
     maps = features(2, (64, 64))
     encoding = encode(head, maps)
-    layers = head(maps)
-    assert len(layers) == SMALL.decoder_layers + 1
-    torch.testing.assert_close(layers[-1][0], encoding.mask_logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(layers[-1][1], encoding.query_embeddings, rtol=0, atol=1e-5)
+    proposals = head(maps)
+    assert proposals.mask_logits.shape[1] == SMALL.decoder_layers + 1
+    torch.testing.assert_close(proposals.mask_logits[:, -1], encoding.mask_logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        proposals.query_embeddings[:, -1], encoding.query_embeddings, rtol=0, atol=1e-5
+    )
+    every = [torch.arange(13) + 13 * SMALL.decoder_layers] * 2
+    torch.testing.assert_close(
+        proposals.masks_of(every), encoding.mask_logits.flatten(0, 1), rtol=0, atol=1e-5
+    )
 
 
 def test_attention_masks_from_few_logits_equal_those_from_all(head: FCCLIP) -> None:
@@ -145,11 +151,10 @@ def test_every_parameter_learns() -> None:
         # They start at zero, which would hide what lies before them.
         torch.nn.init.normal_(layer.attention.offsets.weight)  # type: ignore[union-attr,arg-type]
     words = text("cat", "dog|hound")
-    loss = sum(
-        (m.square().mean() + head.class_logits(e, words).square().mean() for m, e in head(features())),
-        start=torch.zeros(()),
-    )
-    loss.backward()
+    proposals = head(features())
+    every = [torch.arange(13 * (SMALL.decoder_layers + 1))] * 2
+    named = head.class_logits(proposals.query_embeddings, words)
+    (proposals.masks_of(every).square().mean() + named.square().mean()).backward()
     silent = [name for name, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
@@ -158,8 +163,8 @@ def test_cached_positions_serve_inference_and_training() -> None:
     head = FCCLIP(SMALL)
     maps = features(1, (96, 96))
     with torch.inference_mode():
-        list(head.forward_layers(maps))
-    head(maps)[-1][0].sum().backward()
+        head.propose(maps)
+    head(maps).query_embeddings.sum().backward()
     assert head.mask_decoder.query_features.grad is not None
 
 
