@@ -11,8 +11,9 @@ An `Encoding` is a frozen dataclass of tensors whose leading dimension is the ba
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from ovperception.errors import InvalidParameter
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 Task = Literal["detect", "semantic", "panoptic"]
+
+_TOGETHER = 1024
+"""Classes of a map whose logits are made at once."""
 
 ObjectnessRule = Literal["none", "sqrt_raw", "sqrt_sigmoid"]
 """What a proposal's objectness does to the scores p of its classes. ``none``: nothing. ``sqrt_sigmoid``: the
@@ -226,16 +230,26 @@ class PixelScores:
         """(h', w', K) logits of a part of the grid."""
         return self.logits[:, rows, columns].permute(1, 2, 0)
 
+    @property
+    def together(self) -> int:
+        """How many classes `pieces` holds at once."""
+        return self.classes
+
+    def pieces(self, rows: slice, columns: slice) -> Iterator[Tensor]:
+        """`cells`, some classes at a time: (h', w', K') of consecutive ones."""
+        yield from self.cells(rows, columns).split(_TOGETHER, dim=2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextPixelScores:
     """`PixelScores` of any number of classes that take no memory: made where they are read.
 
     Attributes:
-        embeddings: (D, h, w) of the pixels.
+        embeddings: (D, h, w) of the pixels; read fastest where the numbers of a pixel lie side by side.
         text: K classes.
         scale: What similarities are multiplied by.
         align_corners: As of `PixelScores`.
+        offsets: (K,), added to the logits of the classes; None: nothing is.
         refine: What is done to logits (K, h', w') on the grid, zeros around it; None: nothing.
         reach: How many cells away `refine` looks.
     """
@@ -244,6 +258,7 @@ class TextPixelScores:
     text: TextClassifier
     scale: float
     align_corners: bool = False
+    offsets: Tensor | None = None
     refine: Callable[[Tensor], Tensor] | None = None
     reach: int = 0
 
@@ -276,18 +291,43 @@ class TextPixelScores:
 
     def cells(self, rows: slice, columns: slice) -> Tensor:
         """(h', w', K) logits of a part of the grid, as they would be cut from the whole."""
-        from ovperception.backbones.fast_linear import linear
-
         height, width = self.grid
         top, left = max(rows.start - self.reach, 0), max(columns.start - self.reach, 0)
-        some = self.embeddings[
-            :, top : min(rows.stop + self.reach, height), left : min(columns.stop + self.reach, width)
-        ].permute(1, 2, 0)  # (h', w', D)
-        logits = self.text.reduce(linear(self.scale * some, self.text.embeddings.to(some)))
+        bottom, right = min(rows.stop + self.reach, height), min(columns.stop + self.reach, width)
+        logits = self._multiplied(self.embeddings[:, top:bottom, left:right].permute(1, 2, 0), self.text)
+        if self.offsets is not None:
+            logits = logits + self.offsets.to(logits)
         if self.refine is not None:
             logits = self.refine(logits.permute(2, 0, 1)).permute(1, 2, 0)
         inner_rows = slice(rows.start - top, rows.stop - top)
         return logits[inner_rows, columns.start - left : columns.stop - left]
+
+    @property
+    def together(self) -> int:
+        """How many classes `pieces` holds at once."""
+        return min(self.classes, _TOGETHER) if self.refine is None else self.classes
+
+    def pieces(self, rows: slice, columns: slice) -> Iterator[Tensor]:
+        """`cells`, some classes at a time: (h', w', K') of consecutive ones."""
+        if self.refine is not None:
+            # It may look at all classes.
+            yield from self.cells(rows, columns).split(_TOGETHER, dim=2)
+            return
+        some = self.embeddings[:, rows, columns].permute(1, 2, 0).contiguous()
+        offsets = None if self.offsets is None else self.offsets.to(some).split(_TOGETHER)
+        for index, text in enumerate(self._parts):
+            logits = self._multiplied(some, text)
+            yield logits if offsets is None else logits.add_(offsets[index])
+
+    @cached_property
+    def _parts(self) -> tuple[TextClassifier, ...]:
+        return tuple(self.text.parts(_TOGETHER))
+
+    def _multiplied(self, some: Tensor, text: TextClassifier) -> Tensor:
+        """(h', w', D) -> (h', w', K')."""
+        from ovperception.backbones.fast_linear import linear
+
+        return text.reduce(linear(some, self.scale * text.embeddings.to(some)))
 
 
 Scores = MaskScores | BoxScores | PixelScores | TextPixelScores
@@ -318,6 +358,11 @@ class RegionHead(Head, Protocol):
     @property
     def proposes(self) -> bool:
         """Whether `encode` finds regions by itself; if not, they must be given."""
+        ...
+
+    @property
+    def segments(self) -> bool:
+        """Whether `segment_boxes` makes masks."""
         ...
 
     def encode_boxes(self, backbone: Backbone, features: Features, boxes: Sequence[Tensor]) -> RegionEncoding:

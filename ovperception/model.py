@@ -28,7 +28,7 @@ from ovperception.catalogue import locate
 from ovperception.errors import InvalidParameter, InvalidVocabulary
 from ovperception.head import Head, Task
 from ovperception.head_choice import choose_head
-from ovperception.images import Geometry, load_image
+from ovperception.images import Geometry, load_image, load_reduced
 from ovperception.looks import Look, Prepared
 from ovperception.passes import in_passes
 from ovperception.preprocess import Preprocessing
@@ -49,6 +49,7 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     compile: bool = False,  # noqa: A002 - torch's own word for it
+    scaled_decode: bool = False,
 ) -> Model:
     """Load a model.
 
@@ -57,6 +58,8 @@ def load(
         device: where to run, ``cpu``, ``cuda``, ``cuda:1``, ...
         dtype: of the backbone: ``float32``, ``bfloat16`` or ``float16``. Heads stay in float32.
         compile: run the backbone through ``torch.compile``; the first image of each size takes long.
+        scaled_decode: decode JPEG files at a half, a quarter or an eighth where the model works at no more
+            than that; faster, and not the same numbers (`ovperception.images.load_reduced`).
 
     Raises:
         UnknownModel, MissingFile: there is no such model or file.
@@ -78,6 +81,7 @@ def load(
         ) from error
     if compile:
         model.backbone.compile_trunk()
+    model.scaled_decode = scaled_decode
     return model
 
 
@@ -89,6 +93,9 @@ class Model:
         backbone: the frozen CLIP.
         heads: name -> head, all on this backbone; a task goes to the first head that can do it.
         preprocessing: how pictures become network input.
+
+    Attributes:
+        scaled_decode: whether JPEG files may be decoded smaller, see `load`.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class Model:
         self.backbone = backbone
         self.heads = {name: head.eval().requires_grad_(False) for name, head in heads.items()}
         self.preprocessing = preprocessing
+        self.scaled_decode = False
         self.text = TextEncoder(backbone, templates=card.templates, rule=card.template_rule)
         known = Vocabulary.builtin(card.background).classes if card.background else ()
         self._extended: dict[str, Vocabulary] = {}
@@ -183,16 +191,21 @@ class Model:
         """
         return self.scenes(self.look([self.prepare(image) for image in images]))
 
-    def prepare(self, image: ImageSource) -> Prepared:
+    def prepare(self, image: ImageSource, *, presented: tuple[int, int] | None = None) -> Prepared:
         """Make the network's input of an image; knows no weights, and any thread may do it.
+
+        Args:
+            image: as for `encode`.
+            presented: (height, width) of the whole picture, if `image` is it at a smaller scale; boxes, masks
+                and maps are of this size then.
 
         Raises:
             InvalidImage, MissingFile: as for `encode`.
         """
         begun = time.perf_counter()
-        loaded = load_image(image)
+        loaded, whole = load_reduced(image, self._wanted) if self.scaled_decode else (load_image(image), None)
         decoded = time.perf_counter()
-        pixels, geometry = self._fit(loaded)
+        pixels, geometry = self._fit(loaded, presented or whole)
         timing = {"decode": 1e3 * (decoded - begun), "preprocess": 1e3 * (time.perf_counter() - decoded)}
         return Prepared(pixels=pixels, geometry=geometry, timing=timing)
 
@@ -235,9 +248,12 @@ class Model:
         self.backbone = other.backbone
         self.text.stand_on(other.text)
 
-    def _fit(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
+    def _wanted(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.preprocessing.geometry(size).resized
+
+    def _fit(self, image: NDArray[np.uint8], presented: tuple[int, int] | None) -> tuple[Tensor, Geometry]:
         """The network's input; one more slender than a cell of the coarsest stage is padded to a cell."""
-        pixels, geometry = self.preprocessing.apply(image)
+        pixels, geometry = self.preprocessing.apply(image, presented)
         height, width = (max(side, self._cell) for side in geometry.padded)
         if (height, width) == geometry.padded:
             return pixels, geometry
@@ -364,14 +380,17 @@ class Model:
         embedding = self.backbone.embed_image((resized - mean) / std)[0].float()
         return cast("NDArray[np.float32]", F.normalize(embedding, dim=0).cpu().numpy())
 
-    def head_for(self, task: Task, *, given_boxes: bool = False) -> tuple[str, Head]:
+    def head_for(
+        self, task: Task, *, given_boxes: bool = False, need_masks: bool = False
+    ) -> tuple[str, Head]:
         """The head that answers a task: the first that can.
 
         Args:
             task: what is asked.
             given_boxes: whether the boxes are given, and only their classes asked for.
+            need_masks: whether boxes alone are no answer.
 
         Raises:
-            Unsupported: none does, or none without boxes, or none with them.
+            Unsupported: none does, or none without boxes, or none with them, or without masks.
         """
-        return choose_head(self.name, self.heads, task, given_boxes=given_boxes)
+        return choose_head(self.name, self.heads, task, given_boxes=given_boxes, need_masks=need_masks)

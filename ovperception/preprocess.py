@@ -117,11 +117,14 @@ class Preprocessing:
         padded = (_round_up(resized[0], self.multiple), _round_up(resized[1], self.multiple))
         return Geometry(original=(height, width), resized=resized, padded=padded)
 
-    def apply(self, image: NDArray[np.uint8]) -> tuple[Tensor, Geometry]:
+    def apply(
+        self, image: NDArray[np.uint8], presented: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Geometry]:
         """Resize, normalise and pad one picture.
 
         Args:
             image: (H, W, 3) uint8 RGB, as `ovperception.images.load_image` gives it.
+            presented: (height, width) of the whole picture, if `image` is it at a smaller scale.
 
         Returns:
             The network's input, (3, Hp, Wp) float32 on the CPU, contiguous, and how the picture lies in it.
@@ -139,9 +142,9 @@ class Preprocessing:
                 got=f"{image.shape} {image.dtype}",
                 mend="Read it with load_image",
             )
-        geometry = self.geometry((image.shape[0], image.shape[1]))
+        geometry = self.geometry(presented or (image.shape[0], image.shape[1]))
         height, width = geometry.resized
-        resized = image if geometry.resized == geometry.original else self._resize(image, height, width)
+        resized = image if geometry.resized == image.shape[:2] else self._resize(image, height, width)
         network = np.zeros((3, *geometry.padded), dtype=np.float32)
         tables = _tables(self.mean, self.std)
         for channel, plane in enumerate(cv2.split(resized)):

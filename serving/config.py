@@ -56,6 +56,8 @@ class ServerConfig:
         max_client_requests: Calls of one client in work or waiting; None leaves a quarter of `max_requests`
             to others.
         decode_threads: Threads that decode and resize pictures; 0 takes one for each CPU.
+        scaled_decode: Decode JPEG files at a half, a quarter or an eighth where no model of a call works at
+            more: as `ovperception.load(..., scaled_decode=True)`, faster, and not the numbers without it.
         max_batch: Images in one pass through a backbone.
         max_batch_pixels: Pixels of the network inputs of one pass together; one image may have more.
         max_calls_per_connection: Calls that one connection may have open.
@@ -94,6 +96,7 @@ class ServerConfig:
     max_queue_s: float = 30.0
     max_client_requests: int | None = None
     decode_threads: int = 0
+    scaled_decode: bool = False
     max_batch: int = 8
     max_batch_pixels: int = 16_000_000
     max_calls_per_connection: int = 256

@@ -73,11 +73,15 @@ class Intake:
         for check in fits:
             check(picture.size)
         self._check_wait(picture, trunks[0])
-        return self._decode(picture, partial(_prepared, [some[0] for some in trunks]))
+        models = [some[0] for some in trunks]
+        scaled = self._engine.config.scaled_decode
+        least = _most_wanted(models, picture.size) if scaled else picture.size
+        return self._decode(picture, least, partial(_prepared, models, picture.size))
 
     def decode(self, image: image_pb2.Image) -> NDArray[np.uint8]:
         """The picture decoded: (H, W, 3) RGB."""
-        return self._decode(self._open(image), lambda pixels: pixels)
+        picture = self._open(image)
+        return self._decode(picture, picture.size, lambda pixels: pixels)
 
     def recall(self, image: image_pb2.Image, kept: KeptScene) -> None:
         """It was taken in by an earlier call."""
@@ -116,12 +120,12 @@ class Intake:
         wait_s += engine.worker.wait_s(terms, pixels=height * width)
         engine.admission.check_wait(wait_s, terms.deadline_s - time.monotonic(), engine.config.max_queue_s)
 
-    def _decode(self, picture: Picture, then: Callable[[NDArray[np.uint8]], T]) -> T:
-        """Decode a picture, and go on with its pixels, among the decoders."""
+    def _decode(self, picture: Picture, least: tuple[int, int], then: Callable[[NDArray[np.uint8]], T]) -> T:
+        """Decode a picture to that size at least, and go on with its pixels, among the decoders."""
 
         def work() -> tuple[T, float]:
             started = time.monotonic()
-            pixels = picture.decode()
+            pixels = picture.decode(least)
             spent_ms = 1e3 * (time.monotonic() - started)
             return then(pixels), spent_ms
 
@@ -135,6 +139,14 @@ class Intake:
         return value
 
 
+def _most_wanted(models: Sequence[ServedModel], size: tuple[int, int]) -> tuple[int, int]:
+    """The least (height, width) of a picture of that size that will do for all of some models."""
+    sizes = [model.preprocessing.geometry(size).resized for model in models]
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
 # Any: each model takes its own kind of pictures.
-def _prepared(models: Sequence[ServedModel], pixels: NDArray[np.uint8]) -> list[Any]:
-    return [model.prepare(pixels) for model in models]
+def _prepared(
+    models: Sequence[ServedModel], presented: tuple[int, int], pixels: NDArray[np.uint8]
+) -> list[Any]:
+    return [model.prepare(pixels, presented=presented) for model in models]

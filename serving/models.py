@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ovperception.errors import InvalidParameter, UnknownModel, Unsupported
+from ovperception.errors import InvalidParameter, UnknownModel
 from ovperception.head import Task
+from ovperception.head_choice import cannot_answer
 from ovperception.images import Geometry
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import results_pb2 as pb
@@ -137,8 +138,11 @@ class ServedModel(Protocol):
         """What it can be asked."""
         ...
 
-    def head_for(self, task: Task, *, given_boxes: bool = False) -> object:
-        """Who in it answers a task; `Unsupported` if nobody does, or not with, or without, boxes given."""
+    def head_for(self, task: Task, *, given_boxes: bool = False, need_masks: bool = False) -> object:
+        """Who in it answers a task.
+
+        `Unsupported` if nobody does, or not with, or without, boxes given, or not with the masks needed.
+        """
         ...
 
     @property
@@ -156,8 +160,11 @@ class ServedModel(Protocol):
         ...
 
     # Any in the next three: a model takes its own kind of pictures and looks, which nobody else opens.
-    def prepare(self, image: NDArray[np.uint8]) -> Any:
-        """Make the network's input of an (H, W, 3) RGB image; on any thread."""
+    def prepare(self, image: NDArray[np.uint8], *, presented: tuple[int, int] | None = None) -> Any:
+        """Make the network's input of an (H, W, 3) RGB image; on any thread.
+
+        `presented` is the (height, width) of the whole picture, if the image is it at a smaller scale.
+        """
         ...
 
     def look(self, pictures: Sequence[Any]) -> Sequence[ServedLook]:
@@ -264,12 +271,7 @@ class ModelSet:
                 got=name,
             )
         if task is not None and task not in model.tasks:
-            raise Unsupported(
-                f"Model {model.name} cannot be asked for {task}",
-                field="task",
-                expected=" or ".join(sorted(model.tasks)),
-                got=task,
-            )
+            raise cannot_answer(model.name, task, model.tasks)
         return model
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.errors import InvalidImage
-from ovperception.images import MAX_SIDE, load_image, read_header
+from ovperception.images import MAX_SIDE, load_reduced, read_header
 from ovperception.v1 import image_pb2
 
 __all__ = ["IMAGE_FORMATS", "PIXEL_FORMATS", "Picture", "open_picture"]
@@ -29,11 +29,12 @@ class Picture:
 
     Attributes:
         size: (height, width) as presented.
-        decode: Gives (H, W, 3) RGB of that size; on any thread, and raises `InvalidImage`.
+        decode: Gives (H, W, 3) RGB of that size, or a part of it that is no smaller than the size it is
+            called with (`ovperception.images.load_reduced`); on any thread, and raises `InvalidImage`.
     """
 
     size: tuple[int, int]
-    decode: Callable[[], NDArray[np.uint8]]
+    decode: Callable[[tuple[int, int]], NDArray[np.uint8]]
 
     @property
     def pixels(self) -> int:
@@ -90,9 +91,10 @@ def _encoded(data: bytes, policy: int, max_pixels: int) -> Picture:
         raise
     stored = policy == image_pb2.EXIF_POLICY_IGNORE
 
-    def decode() -> NDArray[np.uint8]:
+    def decode(least: tuple[int, int]) -> NDArray[np.uint8]:
+        upright = least[::-1] if stored and header.orientation >= 5 else least
         try:
-            picture = load_image(data, max_pixels=max_pixels)
+            picture, _ = load_reduced(data, lambda _: upright, max_pixels=max_pixels)
         except InvalidImage as error:
             error.field = "image.encoded"
             raise
@@ -145,7 +147,7 @@ def _raw(raw: image_pb2.RawImage, max_pixels: int) -> Picture:
             got=f"row_stride {stride}, {len(data)} bytes",
         )
 
-    def decode() -> NDArray[np.uint8]:
+    def decode(least: tuple[int, int]) -> NDArray[np.uint8]:
         lines = np.ndarray((rows, row), np.uint8, data, strides=(stride, 1))
         # A copy, not a view of the message: torch does not take arrays it may not write to.
         picture = lines.copy().reshape(rows, row // layout.channels, layout.channels)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ovperception.boxes import boxes_inside
 from ovperception.errors import InvalidParameter, InvalidRegions, OVPError, Unsupported
 from ovperception.head import Task
+from ovperception.head_choice import cannot_answer
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 from ovperception.v1 import perceive_pb2 as pb
 from ovperception.v1 import results_pb2
@@ -195,7 +196,7 @@ def detection(
     with _fields_of_regions():
         if options.HasField("regions"):
             regions = requests.boxes(options.regions.boxes, max_boxes)
-        model.head_for("detect", given_boxes=regions is not None)
+        model.head_for("detect", given_boxes=regions is not None, need_masks=need_masks)
 
     def fits(size: tuple[int, int]) -> None:
         if regions is not None:
@@ -214,8 +215,6 @@ def detection(
             )
 
     def write(found: Detections) -> tuple[pb.PerceiveAnswer, bool]:
-        if need_masks and found.masks is None:
-            raise Unsupported(f"Model {model.name} gives boxes without masks", field="task")
         truncated = most is not None and len(found.scores) >= most
         return pb.PerceiveAnswer(objects=detections_message(words.objects(found), encoding)), truncated
 
@@ -314,12 +313,7 @@ def _mask_encoding(given: int, default: int) -> int:
 
 def _check_task(model: ServedModel, task: Task) -> None:
     if task not in model.tasks:
-        raise Unsupported(
-            f"Model {model.name} cannot be asked for {task}",
-            field="task",
-            expected=" or ".join(sorted(model.tasks)),
-            got=task,
-        )
+        raise cannot_answer(model.name, task, model.tasks)
 
 
 @contextmanager

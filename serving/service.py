@@ -181,6 +181,7 @@ class PerceptionService(PerceptionServiceServicer):
             mask_encodings=map(results_pb2.MaskEncoding.Name, MASK_ENCODINGS),
             outputs=OUTPUTS,
             shared_memory=context.peer().startswith("unix:"),
+            scaled_decode=config.scaled_decode,
         )
 
     def _read(self, spec: VocabularySpec) -> AskedWords:

@@ -92,16 +92,16 @@ class StubModel:
         """What replies say of a backbone; the whole card would load torch, which a stub has no need of."""
         return cast("BackboneSpec", _Spec(name="stub", embed_dim=_DIM))
 
-    def head_for(self, task: Task, *, given_boxes: bool = False) -> object:
+    def head_for(self, task: Task, *, given_boxes: bool = False, need_masks: bool = False) -> object:
         """Itself, whatever is asked."""
         return self
 
     def stand_on(self, other: Any) -> None:
         """Share nothing: there is nothing to share."""
 
-    def prepare(self, image: NDArray[np.uint8]) -> _Picture:
+    def prepare(self, image: NDArray[np.uint8], *, presented: tuple[int, int] | None = None) -> _Picture:
         """The picture as it is."""
-        return _Picture(image=image, geometry=self.preprocessing.geometry(image.shape[:2]))
+        return _Picture(image=image, geometry=self.preprocessing.geometry(presented or image.shape[:2]))
 
     def look(self, pictures: Sequence[_Picture]) -> Sequence[_Look]:
         """Sleep for the cost of a pass."""

@@ -76,6 +76,11 @@ class RegionCLIP(nn.Module):
         """Whether `encode` finds boxes by itself."""
         return self.proposer is not None
 
+    @property
+    def segments(self) -> bool:
+        """Whether `segment_boxes` makes masks."""
+        return self.mask_head is not None
+
     def encode(self, backbone: Backbone, features: Features) -> RegionEncoding:
         """The wordless half: propose, embed, and move the boxes where the head has learned to.
 

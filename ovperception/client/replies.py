@@ -46,6 +46,7 @@ class ServerInfo:
         mask_encodings: How it writes masks, such as ``cropped_rle``.
         outputs: What batches and streams can ask for, such as ``detect``.
         shared_memory: Whether this client may share memory with it.
+        scaled_decode: Whether it may decode JPEG images at a part of their size where a model works at less.
         max_message_bytes: Largest request or reply.
         max_pixels: Largest image.
         max_classes: Largest vocabulary.
@@ -69,6 +70,7 @@ class ServerInfo:
     mask_encodings: tuple[str, ...]
     outputs: tuple[str, ...]
     shared_memory: bool
+    scaled_decode: bool
     max_message_bytes: int
     max_pixels: int
     max_classes: int
@@ -155,6 +157,7 @@ def read_server_info(reply: pb.GetServerInfoResponse) -> ServerInfo:
         mask_encodings=_names(results_pb2.MaskEncoding, reply.mask_encodings),
         outputs=tuple(reply.outputs),
         shared_memory=reply.shared_memory,
+        scaled_decode=reply.scaled_decode,
         max_message_bytes=limits.max_message_bytes,
         max_pixels=limits.max_pixels,
         max_classes=limits.max_classes,

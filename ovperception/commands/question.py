@@ -141,6 +141,8 @@ def local_answers(model: str, device: str, question: Question) -> Ask:
     import ovperception
 
     local = ovperception.load(model, device=device)
+    if question.task != "heatmap":  # any model paints; what it cannot answer is told before it looks
+        local.head_for(question.task, given_boxes=question.boxes is not None)
     if question.embeddings is None:
         return lambda path: Answered(local.name, question.ask(local.encode(path), path))
     from ovperception.class_embeddings import classifier_from_file

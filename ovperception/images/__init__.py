@@ -12,14 +12,15 @@ How pixels are read:
     animation       first frame
 
 JPEG is read by simplejpeg where it is installed, else by OpenCV: both are libjpeg-turbo, and the pixels are
-the same to the bit. simplejpeg is about a tenth faster, and writes nothing to stderr about damaged files.
+the same to the bit, reduced ones too. simplejpeg is about a tenth faster, and writes nothing to stderr about
+damaged files.
 """
 
 from typing import TYPE_CHECKING
 
 from ovperception.image_headers import MAX_BYTES, MAX_PIXELS, MAX_SIDE, ImageHeader, read_header
 from ovperception.images.geometry import Geometry
-from ovperception.images.reading import load_image, read_file
+from ovperception.images.reading import load_image, load_reduced, read_file
 from ovperception.images.writing import encode_png, save_image, write_file
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "ImageHeader",
     "encode_png",
     "load_image",
+    "load_reduced",
     "read_file",
     "read_header",
     "save_image",

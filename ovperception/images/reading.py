@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovperception.errors import InvalidImage, InvalidInput, MissingFile, OVPError, ResourceExhausted
-from ovperception.image_headers import MAX_BYTES, MAX_PIXELS, check_size, read_header
+from ovperception.image_headers import MAX_BYTES, MAX_PIXELS, ImageHeader, check_size, read_header
 
 try:
     import simplejpeg as _simplejpeg
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
 
     ImageSource = str | Path | bytes | bytearray | memoryview | NDArray[Any] | Image.Image
 
-__all__ = ["load_image", "read_file"]
+__all__ = ["Wanted", "load_image", "load_reduced", "read_file"]
+
+# Of a presented (height, width): the least size that will do.
+Wanted = Callable[[tuple[int, int]], tuple[int, int]]
+# OpenCV's bit for each part of the sides; its names for them say grey, which IMREAD_COLOR_RGB overrules.
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 
 
 def load_image(
@@ -49,20 +60,58 @@ def load_image(
         InvalidInput: the file cannot be read.
         ResourceExhausted: no memory left for the pixels.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
+    return _load(source, lambda size: size, max_pixels, max_bytes)[0]
+
+
+def load_reduced(
+    source: ImageSource,
+    wanted: Wanted,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """As `load_image`; but a JPEG may come at a half, a quarter or an eighth, by libjpeg's own scaling.
+
+    It is taken smaller where that divides both sides and leaves no less than is wanted. It is not the
+    picture that decoding all pixels and then shrinking would give.
+
+    Args:
+        source: as for `load_image`.
+        wanted: gives the least (height, width) that will do, for that of the upright picture.
+        max_pixels: most pixels the whole picture may have.
+        max_bytes: most bytes an encoded picture may have.
+
+    Returns:
+        The pixels, and the (height, width) of the whole picture.
+
+    Raises:
+        InvalidImage, MissingFile, InvalidInput, ResourceExhausted: as `load_image`.
+    """
+    return _load(source, wanted, max_pixels, max_bytes)
+
+
+def _load(
+    source: ImageSource, wanted: Wanted, max_pixels: int, max_bytes: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     if isinstance(source, memoryview) and not source.c_contiguous:
         source = source.tobytes()
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(source, max_pixels, max_bytes)
+        return _decode(source, wanted, max_pixels, max_bytes)
     if isinstance(source, (str, Path)):
         path = Path(source)
         try:
-            return _decode(read_file(path, max_bytes), max_pixels, max_bytes)
+            return _decode(read_file(path, max_bytes), wanted, max_pixels, max_bytes)
         except InvalidImage as error:
             raise InvalidImage(
                 f"{path}: {error.what}", expected=error.expected, got=error.got or None, mend=error.mend
             ) from error
+    image = _from_object(source, max_pixels)
+    return image, (image.shape[0], image.shape[1])
+
+
+def _from_object(source: NDArray[Any] | Image.Image, max_pixels: int) -> NDArray[np.uint8]:
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
     # Whoever holds a Pillow image has imported Pillow; the base install does not bring it.
     if (pillow := sys.modules.get("PIL.Image")) is not None and isinstance(source, pillow.Image):
         return _from_pillow(cast("Image.Image", source), max_pixels)
@@ -104,12 +153,16 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         raise MissingFile("There is no such image file", got=path, mend=mend) from error
 
 
-def _decode(data: bytes | bytearray | memoryview, max_pixels: int, max_bytes: int) -> NDArray[np.uint8]:
+def _decode(
+    data: bytes | bytearray | memoryview, wanted: Wanted, max_pixels: int, max_bytes: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     header = read_header(data, max_pixels=max_pixels, max_bytes=max_bytes)
+    part = _part(header, wanted)
+    height, width = (side // part for side in header.stored)
     # OpenCV's own turning differs between formats and versions, so it is told to leave it to us.
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[part]
     try:
-        image = _decode_jpeg(data) if header.format == "jpeg" else None
+        image = _decode_jpeg(data, height, width) if header.format == "jpeg" else None
         if image is None:
             image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error as error:
@@ -118,23 +171,37 @@ def _decode(data: bytes | bytearray | memoryview, max_pixels: int, max_bytes: in
         raise InvalidImage(f"The {header.format.upper()} image cannot be decoded", got=error.err) from error
     except MemoryError as error:
         raise ResourceExhausted("No memory left to decode the image", got=header.stored) from error
-    if image is None or image.shape[:2] != header.stored:
+    if image is None or image.shape[:2] != (height, width):
         raise InvalidImage(
             f"The {header.format.upper()} image is corrupt",
-            expected=f"{header.stored} pixels (height, width)",
+            expected=f"{(height, width)} pixels (height, width)",
             got="none" if image is None else image.shape[:2],
             mend="Check that the file was transferred whole",
         )
-    return np.ascontiguousarray(_upright(cast("NDArray[np.uint8]", image), header.orientation))
+    return np.ascontiguousarray(_upright(cast("NDArray[np.uint8]", image), header.orientation)), header.size
 
 
-def _decode_jpeg(data: bytes | bytearray | memoryview) -> Any:
+def _part(header: ImageHeader, wanted: Wanted) -> int:
+    """Which part of its sides is enough of a picture: 1, or one in 2, 4 or 8."""
+    if header.format != "jpeg":
+        return 1
+    least = wanted(header.size) if header.orientation < 5 else wanted(header.size)[::-1]
+    for part in (8, 4, 2):
+        # Where a side does not divide, the last pixel would be made in part of what lies beyond the picture.
+        if all(
+            side % part == 0 and side // part >= low for side, low in zip(header.stored, least, strict=True)
+        ):
+            return part
+    return 1
+
+
+def _decode_jpeg(data: bytes | bytearray | memoryview, height: int, width: int) -> Any:
     """The pixels as stored; None without simplejpeg, or where it finds a fault that OpenCV shall name."""
     if _simplejpeg is None:
         return None
     try:
         # Not strict, as OpenCV: what can be recovered of a damaged file is given.
-        return _simplejpeg.decode_jpeg(data, "RGB", strict=False)
+        return _simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, strict=False)
     except ValueError:
         return None
 

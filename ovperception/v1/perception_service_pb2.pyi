@@ -224,7 +224,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "models", "limits", "image_formats", "pixel_formats", "label_encodings", "mask_encodings", "outputs", "shared_memory")
+    __slots__ = ("version", "models", "limits", "image_formats", "pixel_formats", "label_encodings", "mask_encodings", "outputs", "shared_memory", "scaled_decode")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +234,7 @@ class GetServerInfoResponse(_message.Message):
     MASK_ENCODINGS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    SCALED_DECODE_FIELD_NUMBER: _ClassVar[int]
     version: str
     models: _containers.RepeatedCompositeFieldContainer[_results_pb2.ModelInfo]
     limits: ServerLimits
@@ -243,7 +244,8 @@ class GetServerInfoResponse(_message.Message):
     mask_encodings: _containers.RepeatedScalarFieldContainer[_results_pb2.MaskEncoding]
     outputs: _containers.RepeatedScalarFieldContainer[str]
     shared_memory: bool
-    def __init__(self, version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_results_pb2.ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., image_formats: _Optional[_Iterable[str]] = ..., pixel_formats: _Optional[_Iterable[_Union[_image_pb2.PixelFormat, str]]] = ..., label_encodings: _Optional[_Iterable[_Union[_results_pb2.LabelEncoding, str]]] = ..., mask_encodings: _Optional[_Iterable[_Union[_results_pb2.MaskEncoding, str]]] = ..., outputs: _Optional[_Iterable[str]] = ..., shared_memory: bool = ...) -> None: ...
+    scaled_decode: bool
+    def __init__(self, version: _Optional[str] = ..., models: _Optional[_Iterable[_Union[_results_pb2.ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[ServerLimits, _Mapping]] = ..., image_formats: _Optional[_Iterable[str]] = ..., pixel_formats: _Optional[_Iterable[_Union[_image_pb2.PixelFormat, str]]] = ..., label_encodings: _Optional[_Iterable[_Union[_results_pb2.LabelEncoding, str]]] = ..., mask_encodings: _Optional[_Iterable[_Union[_results_pb2.MaskEncoding, str]]] = ..., outputs: _Optional[_Iterable[str]] = ..., shared_memory: bool = ..., scaled_decode: bool = ...) -> None: ...
 
 class ServerLimits(_message.Message):
     __slots__ = ("max_message_bytes", "max_pixels", "max_classes", "max_texts", "max_requests", "max_kept_bytes", "kept_ttl", "max_batch_items", "max_outputs", "max_in_flight", "max_streams", "max_vocabulary_bytes", "vocabulary_ttl")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ovperception.errors import InvalidImage, InvalidRegions, Unsupported
+from ovperception.head_choice import without_masks
 from ovperception.images import Geometry, load_image
 from ovperception.rle import RLE
 from ovperception.structures import Detections, PanopticMap, Segment, SemanticMap
@@ -147,6 +148,7 @@ class FakeModel:
         self.backbone = backbone
         self.lender = None
         self.takes_boxes = True
+        self.makes_masks = True
         self.seen = 0  # images its head has seen
         self.preprocessing = FakePreprocessing()
         self.go = threading.Event()
@@ -167,7 +169,9 @@ class FakeModel:
     def trunk(self):
         return self.backbone or self.name
 
-    def head_for(self, task, *, given_boxes=False):
+    def head_for(self, task, *, given_boxes=False, need_masks=False):
+        if need_masks and not self.makes_masks:
+            raise without_masks(self.name, self.tasks)
         if given_boxes and not self.takes_boxes:
             raise Unsupported("No head classifies given boxes", field="boxes")
         return self
@@ -181,9 +185,9 @@ class FakeModel:
     def encode_batch(self, images):
         return self.scenes(self.look([self.prepare(image) for image in images]))
 
-    def prepare(self, image):
+    def prepare(self, image, *, presented=None):
         image = load_image(image)
-        return FakePicture(image, self.preprocessing.geometry(image.shape[:2]))
+        return FakePicture(image, self.preprocessing.geometry(presented or image.shape[:2]))
 
     def look(self, pictures):
         images = [picture.image for picture in pictures]

@@ -28,7 +28,7 @@ from tests.serving.fake_model import FakeModel
 
 def test_too_large_is_refused_by_its_header(start, monkeypatch):
     engine = start(max_pixels=1000)
-    monkeypatch.setattr("serving.pictures.load_image", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr("serving.pictures.load_reduced", lambda *a, **k: pytest.fail("decoded"))
     with pytest.raises(InvalidImage, match="too large"):
         see(engine, engine.models.get(""))
     assert is_idle(engine)
@@ -66,7 +66,7 @@ def test_who_would_wait_too_long_is_refused_before_decoding(start, monkeypatch, 
     engine = start(model, max_queue_s=most_s)
     see(engine, model)
     monkeypatch.setattr(engine.worker, "wait_s", lambda terms, *, pixels: 3.0)
-    monkeypatch.setattr("serving.pictures.load_image", lambda *a, **k: pytest.fail("decoded"))
+    monkeypatch.setattr("serving.pictures.load_reduced", lambda *a, **k: pytest.fail("decoded"))
     with pytest.raises(kind, match="The server is busy") as caught:
         see(engine, model, context=FakeContext(2.0))
     if kind is ResourceExhausted:

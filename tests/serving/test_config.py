@@ -1,5 +1,6 @@
 """Settings: flags over the environment over a file; whatever is wrong is named as its source spells it."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_every_setting_can_come_from_everywhere(write):
     assert len(plain) > 20
     environment = {f"OVP_{name.upper()}": str(value) for name, value in plain.items()}
     assert resolve({}, environment=environment).config == ServeConfig()
-    file = write("\n".join(f"{name} = {value!r}" for name, value in plain.items()))
+    file = write("\n".join(f"{name} = {json.dumps(value)}" for name, value in plain.items()))
     assert resolve({}, file=file, environment={}).config == ServeConfig()
     assert resolve(plain, environment={}).config == ServeConfig()
 

@@ -11,6 +11,7 @@ import pytest
 from grpc_status import rpc_status
 
 from ovperception.errors import InvalidImage, InvalidParameter, InvalidRegions, Unsupported
+from ovperception.head_choice import cannot_answer
 from ovperception.images import encode_png
 from ovperception.v1 import image_pb2 as im
 from ovperception.v1 import perceive_pb2 as pp
@@ -100,6 +101,35 @@ def test_boxes_for_a_model_that_takes_none(serve, connect):
     with pytest.raises(Unsupported) as caught:
         _call(client, _detect(regions=pb.Regions(boxes=[BOX])))
     assert caught.value.field == "regions.boxes"
+
+
+def test_tasks_that_a_model_has_not(serve, connect):
+    model = FakeModel()
+    model.tasks = frozenset({"semantic"})
+    client = connect(serve(model))
+    stub = PerceptionServiceStub(client._channel)
+    for method, request, task in (
+        (stub.DetectObjects, _detect(), "detect"),
+        (stub.SegmentImage, _segment(task=pb.SEGMENTATION_TASK_INSTANCE), "detect"),
+        (stub.SegmentImage, _segment(task=pb.SEGMENTATION_TASK_PANOPTIC), "panoptic"),
+    ):
+        passes = len(model.batches)
+        with pytest.raises(Unsupported) as caught:
+            client.call(method, request)
+        assert str(caught.value) == str(cannot_answer("fake", task, ["semantic"]))
+        assert len(model.batches) == passes
+
+
+def test_masks_of_a_model_that_gives_boxes(serve, connect):
+    model = FakeModel()
+    model.makes_masks = False
+    client = connect(serve(model))
+    with pytest.raises(Unsupported, match="boxes without masks") as caught:
+        _call(client, _segment(task=pb.SEGMENTATION_TASK_INSTANCE))
+    assert caught.value.field == "task"
+    assert "detect or panoptic or semantic" in str(caught.value)
+    whole = pb.DetectObjectsRequest(image=im.Image(encoded=PNG), vocabulary=CAT, include_masks=True)
+    assert _call(client, whole).objects  # where masks are but welcome, boxes are an answer
 
 
 def test_boxes_on_a_server_that_is_busy(serve, connect):

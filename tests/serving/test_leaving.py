@@ -74,7 +74,7 @@ def test_who_leaves_the_decoders_queue_is_taken_out(start, monkeypatch):
     model = FakeModel()
     engine = start(model, decode_threads=1)
     go, prepare = threading.Event(), model.prepare
-    model.prepare = lambda image: go.wait(10) and prepare(image)
+    model.prepare = lambda image, **size: go.wait(10) and prepare(image, **size)
     contexts = [FakeContext() for _ in range(5)]
     _, calls = in_threads([lambda c=c: see(engine, model, context=c) for c in contexts])
     wait_for(lambda: len(engine.decoders._queue) == 4)
@@ -152,8 +152,8 @@ def test_a_picture_is_let_go_with_its_call(start, monkeypatch, at_once):
     engine = start(model)
     pictures, prepare = [], model.prepare
 
-    def prepared(image):
-        ready = prepare(image)
+    def prepared(image, **size):
+        ready = prepare(image, **size)
         pictures.append(weakref.ref(ready))
         return ready
 

@@ -25,14 +25,14 @@ def test_few_pictures_are_in_the_making_at_a_time(start, monkeypatch, at_once):
     engine = start(model, decode_threads=2)
     inside, most, names, prepare = set(), [0], set(), model.prepare
 
-    def slowly(image):
+    def slowly(image, **size):
         me = threading.current_thread().name
         names.add(me)
         inside.add(me)
         most[0] = max(most[0], len(inside))
         time.sleep(0.005)
         inside.remove(me)
-        return prepare(image)
+        return prepare(image, **size)
 
     model.prepare = slowly
     pool, calls = in_threads([lambda: see(engine, model)] * 8)
