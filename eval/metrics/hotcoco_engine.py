@@ -6,7 +6,6 @@ from typing import Any
 
 import hotcoco
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.metrics.ap_engine import APTask
 from eval.metrics.precision_recall import PrecisionRecall
@@ -46,8 +45,7 @@ def matched(task: APTask, *, all_areas: bool = True) -> hotcoco.COCOeval:
         all_areas: small, medium and large objects apart as well.
     """
     truth = _truth(task)
-    # -1: the cap of the protocol is applied already, and the one of a plain result would come on top.
-    found = hotcoco.LVISResults(truth, _found(task), max_dets=-1)
+    found = _found(task, truth)
     judge = hotcoco.COCOeval(truth, found, _kind(task), lvis_style=task.federated)
     judge.params.max_dets = list(task.max_detections)
     judge.params.img_ids = [image["id"] for image in task.truth.images]
@@ -93,24 +91,15 @@ def _image(image: Any, federated: bool) -> dict[str, Any]:
     return {name: image[name] for name in names if image.get(name) is not None}
 
 
-def _found(task: APTask) -> NDArray[np.float64] | list[dict[str, Any]]:
+def _found(task: APTask, truth: hotcoco.COCO) -> hotcoco.COCO:
     results = task.results
-    if results.masks is None:
-        assert results.boxes is not None
-        return np.column_stack(
-            [results.image_ids, results.boxes, results.scores, results.category_ids]
-        ).astype(np.float64)
-    rows = zip(
-        results.image_ids.tolist(),
-        results.category_ids.tolist(),
-        results.scores.tolist(),
-        results.masks,
-        strict=True,
-    )
-    return [
-        {"image_id": image, "category_id": category, "score": score, "segmentation": mask}
-        for image, category, score, mask in rows
-    ]
+    count = len(results.scores)
+    boxes = np.zeros((count, 4)) if results.boxes is None else results.boxes
+    rows = np.column_stack([results.image_ids, boxes, results.scores, results.category_ids])
+    found = truth.load_res(rows.astype(np.float64), segmentation=results.masks)
+    found.update_anns(ids=np.arange(1, count + 1), area=results.areas)
+    # The cap of the protocol is applied already, and the one of a plain result would come on top.
+    return found.cap_detections_per_image(None)
 
 
 def _nothing(task: APTask) -> PrecisionRecall:
