@@ -254,9 +254,12 @@ class DeformableAttention(nn.Module):
         images, count, _ = tokens.shape
         asking = tokens + positions
         grid = (images, count, self.heads, self.levels, self.points)
-        offsets = self.offsets(asking)
-        weights = self.weights(asking).view(*grid[:3], -1).softmax(-1).view(grid)
-        values = self.values(tokens).view(images, count, self.heads, -1)
+        with torch.autocast(tokens.device.type, enabled=False):  # positions need all their digits
+            offsets = self.offsets(asking)
+            # Of a dozen numbers each: down the columns of a matrix a CPU takes many such sums at once.
+            wishes = self.weights(asking).view(-1, self.levels * self.points)
+            weights = wishes.T.contiguous().softmax(0).T.reshape(grid)
+        values = self.values(tokens).to(offsets).view(images, count, self.heads, -1)
         # Repeated for all heads, levels and points, because broadcasting along two numbers is slow.
         cell = 1 / offsets.new_tensor([(w, h) for h, w in spatial_shapes])
         cells = cell[:, None].expand(*grid[2:], 2).flatten()

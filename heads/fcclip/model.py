@@ -179,7 +179,8 @@ class FCCLIP(nn.Module):
     def class_logits(self, query_embeddings: Tensor, text: TextClassifier) -> Tensor:
         """The learned branch alone, as it is trained: (..., Q, D) -> (..., Q, K + 1) logits, "void" last."""
         flat = query_embeddings.flatten(0, -2)
-        logits = class_logits(flat, self._void(), text, self._scale())
+        with torch.autocast(flat.device.type, enabled=False):  # the scale would magnify what is rounded off
+            logits = class_logits(flat.float(), self._void(), text, self._scale())
         return logits.view(*query_embeddings.shape[:-1], -1)
 
     @torch.no_grad()

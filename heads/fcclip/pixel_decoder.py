@@ -23,7 +23,8 @@ _GROUPS = 32
 class PixelDecoder(nn.Module):
     """Backbone stages in; mask features at the finest stride and one refined map a level out.
 
-    Always in float32: the sampling positions do not survive half precision.
+    In float32: the sampling positions do not survive half precision. Where it is trained with products in
+    half precision, those that make no position follow.
     """
 
     def __init__(self, config: FCCLIPConfig) -> None:
@@ -64,15 +65,18 @@ class PixelDecoder(nn.Module):
             Mask features (B, mask_dim, h, w) at the finest stage, and the levels (B, dim, h, w), coarsest
             first.
         """
-        with torch.autocast(maps[self.level_stages[0]].device.type, enabled=False):
+        device = maps[self.level_stages[0]].device.type
+        mixed = torch.is_grad_enabled() and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=mixed):
+            taken = maps if mixed else {stage: m.float() for stage, m in maps.items()}
             projected = [
-                project(maps[stage].float())
+                project(taken[stage]).float()
                 for stage, project in zip(self.level_stages, self.projections, strict=True)
             ]
             levels = self._attend(projected)
             finest = levels[-1]
             for stage, step in zip(self.pyramid_stages, self.pyramid, strict=True):
-                finest = step(maps[stage].float(), finest)
+                finest = step(taken[stage], finest)
             return self.mask_features(finest), levels
 
     def _attend(self, maps: list[Tensor]) -> list[Tensor]:

@@ -159,6 +159,27 @@ def test_every_parameter_learns() -> None:
     assert silent == []
 
 
+def test_products_in_bfloat16_leave_positions_and_names_in_float32() -> None:
+    head, maps, words = FCCLIP(SMALL), features(), text("cat", "dog|hound")
+    kinds: dict[str, torch.dtype] = {}
+    layer = head.pixel_decoder.layers[0]
+    for name, module in (("offsets", layer.attention.offsets), ("expand", layer.expand)):  # type: ignore[union-attr]
+        module.register_forward_hook(lambda _m, _a, out, name=name: kinds.update({name: out.dtype}))
+    exact = head.propose(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = head.propose(maps)
+        named = head.class_logits(exact.query_embeddings, words)
+        assert kinds == {"offsets": torch.float32, "expand": torch.bfloat16}
+        with torch.no_grad():
+            head.propose(maps)
+    assert kinds["expand"] == torch.float32  # without gradients as it always was
+    torch.testing.assert_close(named, head.class_logits(exact.query_embeddings, words))
+    first, last = (p.mask_features.detach().flatten().float() for p in (exact, rounded))
+    assert float(F.cosine_similarity(first, last, dim=0)) > 0.999
+    rounded.query_embeddings.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
+
+
 def test_cached_positions_serve_inference_and_training() -> None:
     head = FCCLIP(SMALL)
     maps = features(1, (96, 96))
