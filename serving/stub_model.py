@@ -107,7 +107,8 @@ class StubModel:
         """Sleep for the cost of a pass."""
         each_ms, image_ms = self._cost_ms
         took_ms = each_ms + image_ms * len(pictures)
-        time.sleep(took_ms / 1e3)
+        if took_ms:
+            time.sleep(took_ms / 1e3)  # even for no time it would let other threads go first
         return [_Look(size=picture.geometry.original, took_ms=took_ms) for picture in pictures]
 
     def scenes(self, looks: Sequence[_Look]) -> Sequence[_Scene]:
@@ -152,9 +153,7 @@ class _Scene:
         found = words.names[: min(self._objects, max_detections or self._objects)]
         height, width = self.size
         box = np.array([0, 0, max(1, width // 4), max(1, height // 4)], np.float32)
-        mask = np.zeros(self.size, bool)
-        mask[: int(box[3]), : int(box[2])] = True
-        rle = RLE.encode(mask) if masks else None
+        rle = _corner(self.size, box) if masks else None
         detections = Detections(
             size=self.size,
             classes=words.names,
@@ -186,3 +185,9 @@ class _Scene:
     def embed_regions(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D) the same vector for every box."""
         return np.full((len(boxes), _DIM), _DIM**-0.5, np.float32)
+
+
+def _corner(size: tuple[int, int], box: NDArray[np.float32]) -> RLE:
+    mask = np.zeros(size, bool)
+    mask[: int(box[3]), : int(box[2])] = True
+    return RLE.encode(mask)

@@ -59,6 +59,7 @@ class Turns:
         self._owed = 0  # calls whose images were looked at last and that have not asked yet
         self._taught = False  # since the last batch
         self._busy_until_s = 0.0
+        self._awaited = 0  # images that wake up the one who takes
         self._refusal: Unavailable | None = None
         self._wake = threading.Condition()
 
@@ -73,15 +74,16 @@ class Turns:
         Raises:
             Unavailable: No work is taken any more.
         """
+        # First, as nobody can cancel it yet: who is woken up shall not have to wait for what is left to do.
+        job.when_cancelled(self._forget)
         with self._wake:
             if self._refusal is not None:
                 raise self._refusal
             self._queues[type(job)].put(job)
             if self._owed and type(job) is QuestionJob:
                 self._owed -= 1
-            self._wake.notify()
-        # Not under the lock: a job that has ended meanwhile calls back at once.
-        job.when_cancelled(self._forget)
+            if type(job) is not ImageJob or len(self._images) >= self._awaited:
+                self._wake.notify()
 
     def put_next(self, job: QuestionJob | LessonJob) -> None:
         """Queue what follows from a job that was taken, unless who wanted that has left."""
@@ -106,8 +108,7 @@ class Turns:
                 if self._refusal is not None:
                     return None
                 self._hand_over()
-                turn_s = max(self._gathering.batch_s, _SHORTEST_TURN_S)
-                if self._questions and not (self._images and self._asking_s >= turn_s):
+                if self._questions and self._questions_first():
                     return self._questions.take()
                 if self._lessons and not (self._images and self._taught):
                     self._taught = True
@@ -115,6 +116,11 @@ class Turns:
                 if self._gather():
                     self._asking_s, self._taught = 0.0, False
                     return self._take_batch()
+
+    def may_ask(self) -> bool:
+        """Whether a question that follows from the last batch is next, and need not be queued."""
+        with self._wake:
+            return self._refusal is None and not self._questions and self._questions_first()
 
     def looked(self, images: int, cost: float, spent_s: float) -> None:
         """A batch of so many images was looked at."""
@@ -155,6 +161,10 @@ class Turns:
         for job in waiting:
             job.refuse(refusal)
 
+    def _questions_first(self) -> bool:
+        """Unless images have waited for as long as the last batch took."""
+        return not self._images or self._asking_s < max(self._gathering.batch_s, _SHORTEST_TURN_S)
+
     def _forget(self, job: Job) -> None:
         with self._wake:
             self._queues[type(job)].remove(job)
@@ -174,10 +184,14 @@ class Turns:
         end_s = self._gathering.end_s()
         if found >= wanted or self._questions or began_s >= end_s:
             return True
-        while 0 < len(self._images) < wanted and (left_s := end_s - time.monotonic()) > 0:
-            self._wake.wait(left_s)
-            if self._questions or self._refusal is not None:
-                return False
+        self._awaited = wanted
+        try:
+            while 0 < len(self._images) < wanted and (left_s := end_s - time.monotonic()) > 0:
+                self._wake.wait(left_s)
+                if self._questions or self._refusal is not None:
+                    return False
+        finally:
+            self._awaited = 0
         self._gathering.waited(time.monotonic() - began_s, found=found, now=len(self._images))
         return bool(self._images)
 

@@ -1,7 +1,7 @@
 """The one thread that runs models: looks at images in batches, and answers questions about them in between.
 
-An image may bring a question along, which is queued when the image was looked at: who asks one thing of one
-image waits for this thread once. `serving.turns` tells what is next.
+An image may bring a question along, which is asked when the image was looked at, or queued if others were
+first: who asks one thing of one image waits for this thread once. `serving.turns` tells what is next.
 
 One thread because compiled modules and CUDA graphs must be called from the thread that made them, and
 because on a CPU two forward passes at once are slower than one after the other.
@@ -53,6 +53,7 @@ class Worker:
         caps = BatchCaps()
         self._turns = Turns(max_batch=max_batch, max_batch_pixels=max_batch_pixels, caps=caps)
         self._passes = Passes(self.counters, caps, looked_at=self._looked_at, lose_device=self._lose_device)
+        self._brought: list[QuestionJob] = []  # by the images of the last batch
         self._thread = threading.Thread(target=self._run, name="ovperception-model", daemon=True)
         self._thread.start()
 
@@ -155,15 +156,25 @@ class Worker:
             started = time.monotonic()
             self._passes.look(live)
             self._turns.looked(len(live), sum(job.cost for job in live), time.monotonic() - started)
+            self._answer_brought()
+
+    def _answer_brought(self) -> None:
+        """Ask what the batch has brought along; behind others, if these wait."""
+        brought, self._brought = self._brought, []
+        for job in brought:
+            if self._turns.may_ask():
+                self._answer(job)
+            else:
+                self._turns.put_next(job)
 
     def _looked_at(self, job: ImageJob, done: Done[Seen]) -> None:
-        """Let the call go on; or queue what it asks, as fairly as all questions."""
+        """Let the call go on; or remember what it asks."""
         if job.question is None:
             self._turns.owe()
             job.future.set_result(done)
             return
         asked = partial(job.question, done.value)
-        self._turns.put_next(QuestionJob(ask=asked, looked=done, terms=job.terms, future=job.future))
+        self._brought.append(QuestionJob(ask=asked, looked=done, terms=job.terms, future=job.future))
 
     def _lose_device(self, error: Exception) -> Unavailable:
         """End everything, once; what callers are told."""
