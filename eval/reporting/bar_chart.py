@@ -8,11 +8,11 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from eval.reporting.svg import chart, element, text, ticks
+from eval.reporting.svg import WIDTH, chart, element, text, ticks
 
 __all__ = ["Bar", "bar_chart"]
 
-_WIDTH, _RIGHT = 720.0, 64.0
+_RIGHT = 64.0
 _ROW, _TOP, _AXIS = 24.0, 6.0, 22.0
 _LETTERS, _LETTER = 36, 6.8
 
@@ -39,7 +39,13 @@ class Bar:
 
 
 def bar_chart(
-    title: str, bars: Sequence[Bar], *, unit: str = "%", digits: int = 1, most: float | None = None
+    title: str,
+    bars: Sequence[Bar],
+    *,
+    unit: str = "%",
+    digits: int = 1,
+    most: float | None = None,
+    width: float = WIDTH,
 ) -> Markup:
     """The bars under each other, from zero.
 
@@ -49,11 +55,12 @@ def bar_chart(
         unit: behind the numbers.
         digits: behind the point.
         most: end of the axis; by default the longest bar's.
+        width: of the chart.
     """
     values = [v for bar in bars for v in (bar.value, bar.high) if v is not None]
     marks = ticks(most if most is not None else max(values, default=1.0))
     labels = 18 + _LETTER * min(_LETTERS, max((len(bar.label) for bar in bars), default=0))
-    span = _WIDTH - labels - _RIGHT
+    span = width - labels - _RIGHT
     bottom = _TOP + _ROW * len(bars)
 
     def at(value: float) -> float:
@@ -66,7 +73,7 @@ def bar_chart(
     ]
     rows = [_row(bar, _TOP + _ROW * i, at, unit, digits) for i, bar in enumerate(bars)]
     told = "; ".join(f"{bar.label} {_number(bar.value, unit, digits)}" for bar in bars[:40])
-    return chart(title, told, _WIDTH, bottom + _AXIS, *grid, *rows)
+    return chart(title, told, width, bottom + _AXIS, *grid, *rows)
 
 
 def _row(bar: Bar, top: float, at: Callable[[float], float], unit: str, digits: int) -> Markup:

@@ -9,7 +9,9 @@ from markupsafe import Markup
 
 from eval.outcome import Breakdown, Outcome
 from eval.reporting.bar_chart import Bar, bar_chart
+from eval.reporting.names import group_name
 from eval.reporting.numbers import COUNTS, is_time, meaning, written
+from eval.reporting.svg import HALF_WIDTH
 
 __all__ = ["BreakdownView", "breakdown_views"]
 
@@ -19,7 +21,6 @@ _TITLES = {
     "frequency": "Frequency in training",
     "kind": "Things and stuff",
 }
-_PARTS = {"r": "rare", "c": "common", "f": "frequent"}
 _LOOKS: dict[str, Literal["base", "novel"]] = {"base": "base", "novel": "novel"}
 
 
@@ -50,7 +51,7 @@ def _view(breakdown: Breakdown) -> BreakdownView:
     title = _TITLES.get(breakdown.name, breakdown.name)
     bars = [
         Bar(
-            label=f"{_PARTS.get(part, part)} {column}" if len(qualities) > 1 else _PARTS.get(part, part),
+            label=f"{group_name(part)} {column}" if len(qualities) > 1 else group_name(part),
             value=None if (value := row.get(column)) is None else 100 * value,
             look=_LOOKS.get(part, "plain"),
         )
@@ -60,10 +61,10 @@ def _view(breakdown: Breakdown) -> BreakdownView:
     return BreakdownView(
         title=title,
         leading=qualities[0] if qualities else "",
-        chart=bar_chart(title, bars) if bars else Markup(""),
+        chart=bar_chart(title, bars, width=HALF_WIDTH) if bars else Markup(""),
         columns=tuple((name, meaning(name)) for name in columns),
         rows=tuple(
-            (_PARTS.get(part, part), tuple(written(name, row.get(name)) for name in columns))
+            (group_name(part), tuple(written(name, row.get(name)) for name in columns))
             for part, row in breakdown.rows.items()
         ),
     )

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.outcome import Curve, Outcome
+from eval.reporting.names import group_name
 from eval.reporting.numbers import COUNTS, meaning, written
 
 __all__ = ["Cell", "ClassTable", "class_table", "packed_curves"]
-
-_GROUP_NAMES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +39,11 @@ class ClassTable:
     groups: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def has_empty(self) -> bool:
+        """Whether some classes have the leading number and some have not."""
+        return len({bool(row.cells and row.cells[0].shown) for row in self.rows}) > 1
+
 
 def class_table(outcome: Outcome) -> ClassTable:
     """All classes that were judged."""
@@ -48,7 +52,7 @@ def class_table(outcome: Outcome) -> ClassTable:
     rows = [
         Row(
             name=row.name,
-            groups=tuple(_GROUP_NAMES.get(group, group) for group in row.groups),
+            groups=tuple(group_name(group) for group in row.groups),
             cells=tuple(_cell(column, row.values.get(column)) for column in columns),
             curve=curves.get(row.id),
         )

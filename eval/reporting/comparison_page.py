@@ -11,6 +11,7 @@ from eval.comparing import Change, Comparison
 from eval.reporting.difference_chart import difference_chart
 from eval.reporting.numbers import is_time, signed, written
 from eval.reporting.page import render
+from eval.reporting.svg import HALF_WIDTH
 from ovperception.images import write_file
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def render_comparison(found: Comparison) -> str:
             "metrics": difference_chart(
                 "Differences of the metrics", [r for r in qualities if r.low is not None]
             ),
-            "gains": difference_chart("Classes that gained most", gains),
-            "losses": difference_chart("Classes that lost most", losses),
+            "gains": difference_chart("Classes that gained most", gains, width=HALF_WIDTH),
+            "losses": difference_chart("Classes that lost most", losses, width=HALF_WIDTH),
             "gained": sum((row.difference or 0) > 0 for row in known),
             "lost": sum((row.difference or 0) < 0 for row in known),
             "clear": sum(row.is_clear for row in known),

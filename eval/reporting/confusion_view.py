@@ -12,7 +12,7 @@ from eval.reporting.heat_grid import heat_grid
 
 __all__ = ["ConfusionView", "confusion_view"]
 
-_CLASSES = 18
+_CLASSES = 14
 _PAIRS = 40
 _NOTHING = "(nothing)"
 

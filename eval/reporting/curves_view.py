@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from eval.outcome import Curve, Outcome
 from eval.reporting.line_chart import Line, line_chart
+from eval.reporting.names import group_name
 
 __all__ = ["CHOSEN_LINE", "curves_chart"]
 
@@ -15,7 +16,10 @@ CHOSEN_LINE = "chosen-curve"
 """Id of the line that the page's script moves."""
 
 
-_LOOKS: dict[str, Literal["ours", "base", "novel"]] = {"all": "ours", "base": "base", "novel": "novel"}
+_LOOKS: dict[str, Literal["ours", "base", "novel", "third"]] = {
+    **{"all": "ours", "base": "base", "novel": "novel"},
+    **{"r": "novel", "c": "third", "f": "base"},
+}
 
 
 def curves_chart(outcome: Outcome) -> Markup:
@@ -40,4 +44,4 @@ def curves_chart(outcome: Outcome) -> Markup:
 
 
 def _label(curve: Curve) -> str:
-    return f"{curve.name}, {curve.iou:.2f}" if curve.iou else f"{curve.name}, mean"
+    return f"{group_name(curve.name)}, {curve.iou:.2f}" if curve.iou else f"{group_name(curve.name)}, mean"

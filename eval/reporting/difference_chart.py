@@ -7,28 +7,32 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from eval.comparing import Change
-from eval.reporting.svg import chart, element, text, ticks
+from eval.reporting.svg import WIDTH, chart, element, text, ticks
 
 __all__ = ["difference_chart"]
 
-_WIDTH, _LABELS, _RIGHT = 720.0, 220.0, 70.0
+_RIGHT = 64.0
 _ROW, _TOP, _AXIS = 22.0, 6.0, 22.0
-_LETTERS = 32
+_LETTERS, _LETTER = 32, 6.8
+_LABEL_SHARE = 0.4
 
 
-def difference_chart(title: str, rows: Sequence[Change]) -> Markup:
+def difference_chart(title: str, rows: Sequence[Change], *, width: float = WIDTH) -> Markup:
     """A dot a row, in percentage points, right of zero where B is better; its interval as a line.
 
     Args:
         title: what is shown; not drawn, but read aloud.
         rows: from top to bottom; those without a difference are left out.
+        width: of the chart.
     """
     known = [(row, 100 * row.difference) for row in rows if row.difference is not None]
     if not known:
         return Markup("")
     ends = [100 * end for row, _ in known for end in (row.low, row.high) if end is not None]
     reach = ticks(max(max(abs(v) for v in (*ends, *(d for _, d in known))), 0.1), 4)
-    middle, half = (_LABELS + _WIDTH - _RIGHT) / 2, (_WIDTH - _RIGHT - _LABELS) / 2
+    most = min(_LETTERS, int(_LABEL_SHARE * width / _LETTER))
+    labels = 30 + _LETTER * min(most, max(len(row.name) for row, _ in known))
+    middle, half = (labels + width - _RIGHT) / 2, (width - _RIGHT - labels) / 2
     bottom = _TOP + _ROW * len(known)
 
     def at(points: float) -> float:
@@ -53,11 +57,11 @@ def difference_chart(title: str, rows: Sequence[Change]) -> Markup:
             element(
                 "g",
                 element("title", told),
-                text(row.name, _LABELS - 10, y + 4, anchor="end", most=_LETTERS, class_="label"),
+                text(row.name, labels - 18, y + 4, anchor="end", most=most, class_="label"),
                 line,
                 element("circle", cx=at(points), cy=y, r=4.5, class_=f"dot {look}"),
-                text(f"{points:+.1f}", _WIDTH - _RIGHT + 14, y + 4, class_="value"),
+                text(f"{points:+.1f}", width - _RIGHT + 18, y + 4, class_="value"),
             )
         )
     told = "; ".join(f"{row.name} {points:+.1f}" for row, points in known[:40])
-    return chart(title, told, _WIDTH, bottom + _AXIS, *parts)
+    return chart(title, told, width, bottom + _AXIS, *parts)

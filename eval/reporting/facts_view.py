@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eval.outcome import Outcome
+from eval.outcome import Outcome, RunFacts
 
-__all__ = ["fact_groups"]
+__all__ = ["fact_groups", "made"]
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -25,6 +25,13 @@ def fact_groups(outcome: Outcome) -> tuple[tuple[str, Facts], ...]:
         for title, found in groups
         if (rows := tuple((name, value) for name, value in found if value))
     )
+
+
+def made(facts: RunFacts) -> tuple[str, ...]:
+    """When, from which commit and on what a run was made, as far as it tells."""
+    started = facts.started.replace("T", " ").replace("+00:00", " UTC")
+    told = (started, f"commit {facts.commit[:12]}" if facts.commit else "", facts.machine)
+    return tuple(word for word in told if word)
 
 
 def _model(outcome: Outcome) -> Iterator[tuple[str, str]]:

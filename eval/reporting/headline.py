@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -15,6 +16,9 @@ __all__ = ["Beside", "Tile", "beside_published", "tiles"]
 
 _TILES = 6
 _BARS = 12
+_PARTS_OF_AP = ("APr", "APc", "APf")
+_DETAILS = re.compile(r"AP[sml]\b|AR")
+"""Of sizes, and recall: the table has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +41,31 @@ class Beside:
 
 
 def tiles(outcome: Outcome) -> tuple[Tile, ...]:
-    """The headline first, then the next of the metrics in their order."""
-    names = [name for name in outcome.metrics if name != outcome.headline and not is_time(name)]
-    if outcome.headline in outcome.metrics:
-        names.insert(0, outcome.headline)
+    """The headline, then what the field quotes beside it; what has no value only if it is the headline."""
+    names = sorted(
+        (
+            name
+            for name, value in outcome.metrics.items()
+            if name == outcome.headline or (value is not None and not is_time(name))
+        ),
+        key=lambda name: _rank(name, outcome.headline),
+    )
     return tuple(
         Tile(name=name, value=written(name, outcome.metrics[name]), meaning=meaning(name))
         for name in names[:_TILES]
     )
+
+
+def _rank(name: str, headline: str) -> int:
+    """0 of the headline, 1 of the whole vocabulary, 2 of the headline's parts, 3 of others, 4 of details."""
+    if name == headline:
+        return 0
+    if _DETAILS.match(name):
+        return 4
+    family = headline.partition("_")[0]
+    if name.startswith(f"{family}_") or (family == "AP" and name in _PARTS_OF_AP):
+        return 2
+    return 3 if "_" in name or name in _PARTS_OF_AP else 1
 
 
 def beside_published(outcome: Outcome) -> tuple[Beside, ...]:

@@ -12,8 +12,8 @@ from eval.reporting.svg import chart, element, text
 
 __all__ = ["heat_grid"]
 
-_CELL, _LEFT, _HEAD, _PAD = 24.0, 150.0, 118.0, 4.0
-_LETTERS = 20
+_CELL, _HEAD, _PAD = 24.0, 104.0, 4.0
+_LETTERS, _LETTER = 18, 6.2
 
 
 def heat_grid(shares: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> Markup:
@@ -24,14 +24,15 @@ def heat_grid(shares: NDArray[np.float64], rows: Sequence[str], columns: Sequenc
         rows: (R,) names of what is there.
         columns: (C,) names of what was said; where both names are equal the cell is right, not wrong.
     """
+    left = 16 + _LETTER * min(_LETTERS, max(map(len, rows)))
     parts: list[Markup] = []
     for j, name in enumerate(columns):
-        x = _LEFT + _CELL * j + _CELL / 2 + 4
+        x = left + _CELL * j + _CELL / 2 + 4
         label = text(name, 0, 0, class_="axis", most=_LETTERS)
         parts.append(element("g", label, transform=f"translate({x:g} {_HEAD - 6:g}) rotate(-60)"))
     for i, name in enumerate(rows):
         y = _HEAD + _CELL * i
-        parts.append(text(name, _LEFT - 8, y + _CELL / 2 + 4, anchor="end", class_="axis", most=_LETTERS))
+        parts.append(text(name, left - 8, y + _CELL / 2 + 4, anchor="end", class_="axis", most=_LETTERS))
         for j, column in enumerate(columns):
             share = float(shares[i, j])
             look = "cell right" if name == column else "cell wrong"
@@ -40,7 +41,7 @@ def heat_grid(shares: NDArray[np.float64], rows: Sequence[str], columns: Sequenc
                 element(
                     "rect",
                     element("title", told),
-                    x=_LEFT + _CELL * j,
+                    x=left + _CELL * j,
                     y=y,
                     width=_CELL - 1.5,
                     height=_CELL - 1.5,
@@ -52,7 +53,7 @@ def heat_grid(shares: NDArray[np.float64], rows: Sequence[str], columns: Sequenc
         f"{rows[i]} called {columns[j]} {100 * shares[i, j]:.0f} %"
         for i, j in _largest(shares, rows, columns)
     )
-    width = _LEFT + _CELL * len(columns) + 70
+    width = left + _CELL * len(columns) + 60
     return chart("Confusion of classes", told, width, _HEAD + _CELL * len(rows) + _PAD, *parts)
 
 

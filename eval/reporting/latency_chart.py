@@ -10,11 +10,11 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from eval.reporting.svg import chart, element, text
+from eval.reporting.svg import WIDTH, chart, element, text
 
 __all__ = ["Quantiles", "latency_chart", "quantiles"]
 
-_WIDTH, _LABELS, _RIGHT = 720.0, 110.0, 190.0
+_LABELS, _RIGHT = 110.0, 190.0
 _ROW, _TOP, _AXIS = 46.0, 8.0, 26.0
 _BINS = 64
 
@@ -55,7 +55,7 @@ def latency_chart(stages: Mapping[str, Sequence[float]]) -> Markup:
     low = math.floor(math.log10(max(min(t.min() for t in known.values()), 1e-3)))
     high = max(math.ceil(math.log10(max(t.max() for t in known.values()))), low + 1)
     bottom = _TOP + _ROW * len(known)
-    span = _WIDTH - _LABELS - _RIGHT
+    span = WIDTH - _LABELS - _RIGHT
 
     def at(time: float) -> float:
         return _LABELS + span * (math.log10(max(time, 10.0**low)) - low) / (high - low)
@@ -64,7 +64,7 @@ def latency_chart(stages: Mapping[str, Sequence[float]]) -> Markup:
     for power in range(low, high + 1):
         x = at(10.0**power)
         parts.append(element("line", x1=x, x2=x, y1=_TOP, y2=bottom, class_="grid"))
-        parts.append(text(f"{10.0**power:g} ms", x, bottom + 16, anchor="middle", class_="axis"))
+        parts.append(text(_mark(power), x, bottom + 16, anchor="middle", class_="axis"))
     edges = np.logspace(low, high, _BINS + 1)
     told = []
     for i, (name, times) in enumerate(known.items()):
@@ -72,7 +72,7 @@ def latency_chart(stages: Mapping[str, Sequence[float]]) -> Markup:
         assert found is not None
         told.append(f"{name}: median {found.p50:.1f} ms, 99 % below {found.p99:.1f} ms")
         parts.append(_row(name, times, edges, _TOP + _ROW * i, at, found))
-    return chart("Time of each stage", "; ".join(told), _WIDTH, bottom + _AXIS, *parts)
+    return chart("Time of each stage", "; ".join(told), WIDTH, bottom + _AXIS, *parts)
 
 
 def _row(
@@ -106,12 +106,17 @@ def _row(
             "title", f"{name}: {found.count} images, mean {found.mean:.2f} ms, longest {found.worst:.2f} ms"
         ),
         text(name, _LABELS - 12, floor - 6, anchor="end", class_="label", most=16),
-        element("line", x1=_LABELS, x2=_WIDTH - _RIGHT, y1=floor, y2=floor, class_="grid"),
+        element("line", x1=_LABELS, x2=WIDTH - _RIGHT, y1=floor, y2=floor, class_="grid"),
         *bars,
         *lines,
-        text(f"{_short(found.p50)} ms", _WIDTH - _RIGHT + 12, floor - 8, class_="value ours"),
-        text(f"p99 {_short(found.p99)} ms", _WIDTH - _RIGHT + 92, floor - 8, class_="axis"),
+        text(f"{_short(found.p50)} ms", WIDTH - _RIGHT + 12, floor - 8, class_="value ours"),
+        text(f"p99 {_short(found.p99)} ms", WIDTH - _RIGHT + 92, floor - 8, class_="axis"),
     )
+
+
+def _mark(power: int) -> str:
+    """A power of ten of milliseconds, in the unit that reads best."""
+    return f"{10.0**power:g} ms" if power < 3 else f"{10.0 ** (power - 3):g} s"
 
 
 def _short(time_ms: float) -> str:

@@ -8,12 +8,12 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from eval.reporting.svg import chart, element, text
+from eval.reporting.svg import WIDTH, chart, element, text
 
 __all__ = ["Line", "line_chart"]
 
-_WIDTH, _HEIGHT = 560.0, 380.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 110.0, 10.0, 40.0
+_HEIGHT = 380.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 150.0, 10.0, 40.0
 _MARKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _LABEL_GAP = 13.0
 
@@ -31,7 +31,7 @@ class Line:
 
     label: str
     points: Sequence[tuple[float, float]]
-    look: Literal["ours", "base", "novel", "plain"] = "plain"
+    look: Literal["ours", "base", "novel", "plain", "third"] = "plain"
     is_dashed: bool = False
 
 
@@ -45,7 +45,7 @@ def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str, id_: str = 
         y: name of the other axis.
         id_: of an empty path drawn on top, for a line that a script puts there.
     """
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    right, bottom = WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def place(px: float, py: float) -> tuple[float, float]:
         return _LEFT + px * (right - _LEFT), bottom - py * (bottom - _TOP)
@@ -75,7 +75,7 @@ def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str, id_: str = 
         frame = f"{_LEFT:g} {_TOP:g} {right:g} {bottom:g}"
         parts.append(element("polyline", points="", class_="line chosen", id_=id_, data_frame=frame))
     told = "; ".join(f"{line.label}: {_area(line.points):.3f}" for line in lines)
-    return chart(title, f"Area under each line: {told}", _WIDTH, _HEIGHT, *parts)
+    return chart(title, f"Area under each line: {told}", WIDTH, _HEIGHT, *parts)
 
 
 def _legend(lines: Sequence[Line], left: float) -> list[Markup]:
@@ -84,7 +84,7 @@ def _legend(lines: Sequence[Line], left: float) -> list[Markup]:
     for i, line in enumerate(lines):
         y = _TOP + 12 + i * (_LABEL_GAP + 3)
         stroke = element("line", x1=left, x2=left + 18, y1=y - 4, y2=y - 4, class_=_class(line))
-        parts.append(stroke + text(line.label, left + 24, y, class_="axis", most=14))
+        parts.append(stroke + text(line.label, left + 24, y, class_="axis", most=18))
     return parts
 
 

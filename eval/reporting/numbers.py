@@ -34,6 +34,7 @@ _MEANINGS = {
     "pACC": "share of all judged pixels that were found",
     "IoU": "intersection over union",
     "ACC": "share of the class's pixels that were found",
+    "AR": "mean recall over IoU 0.50 to 0.95 and over classes",
     "AR1": "recall at one detection an image and class, mean over IoU 0.50 to 0.95",
     "AR10": "the same at 10 detections",
     "AR100": "the same at 100 detections",
@@ -72,9 +73,15 @@ def meaning(name: str) -> str:
     name = name.rpartition("/")[2]
     if name in _MEANINGS:
         return _MEANINGS[name]
+    if "@" in name:
+        stem, _, most = name.partition("@")
+        text = _MEANINGS.get(stem, "")
+        return f"{text}, at most {most} detections an image" if text else ""
     stem, _, group = name.partition("_")
     text = _MEANINGS.get(stem, "")
     if not group or not text:
         return text
     group = group.removesuffix("_per_class")
+    if group in ("things", "stuff"):
+        return f"{text}; {group} alone"
     return f"{text}; {'all groups together' if group == 'all' else f'{group} classes alone'}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 
 from eval.outcome import Answer, Example, Outcome
 from eval.reporting.numbers import written
+from ovperception.drawing import draw_detections
 from ovperception.errors import OVPError
 from ovperception.images import load_image
-from ovperception.structures import Detections, SemanticMap
+from ovperception.rle import RLE
+from ovperception.structures import Detections, PanopticMap, SemanticMap
 
 __all__ = ["PICTURE_BYTES", "ExampleView", "example_views"]
 
@@ -23,7 +27,8 @@ PICTURE_BYTES = 3_000_000
 """All pictures of a page together, before base64 makes them a third longer."""
 _SIDES = (640, 480, 360, 240)
 _QUALITY = 82
-_LEAST_SIDE = 320
+_LEAST_SIDE = 480
+"""Letters are as small as the picture; a smaller one is magnified before it is drawn on."""
 _NAMES = 8
 
 
@@ -55,7 +60,8 @@ def example_views(
     for example in outcome.examples:
         try:
             picture = load_image(out / example.picture)
-            drawn.append((example, (_drawn(example.truth, picture), _drawn(example.found, picture))))
+            there, found = _drawn(example.truth, picture, truth=True), _drawn(example.found, picture)
+            drawn.append((example, (there, found)))
         except OVPError as error:
             problems.append(f"{example.image.file_name} is not shown: {error.message}")
     encoded: list[tuple[Example, list[bytes]]] = []
@@ -74,18 +80,41 @@ def example_views(
     return {which: tuple(rows) for which, rows in shown.items()}, tuple(problems)
 
 
-def _drawn(answer: Answer, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _drawn(answer: Answer, picture: NDArray[np.uint8], *, truth: bool = False) -> NDArray[np.uint8]:
+    factor = -(-_LEAST_SIDE // max(picture.shape[:2]))
+    if factor > 1 and answer.size == picture.shape[:2]:
+        size = (picture.shape[1] * factor, picture.shape[0] * factor)
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+        answer = _magnified(answer, factor)
+    if truth and isinstance(answer, Detections):
+        return draw_detections(picture, answer, scores=False)
     return answer.draw(picture)
 
 
+def _magnified(answer: Answer, factor: int) -> Answer:
+    if isinstance(answer, SemanticMap):
+        return dataclasses.replace(answer, labels=_repeated(answer.labels, factor), scores=None)
+    if isinstance(answer, PanopticMap):
+        return dataclasses.replace(answer, ids=_repeated(answer.ids, factor))
+    masks = answer.masks
+    return dataclasses.replace(
+        answer,
+        size=(answer.size[0] * factor, answer.size[1] * factor),
+        boxes=answer.boxes * np.float32(factor),
+        masks=masks and tuple(RLE.encode(_repeated(mask.decode(), factor)) for mask in masks),
+    )
+
+
+def _repeated(pixels: NDArray[Any], factor: int) -> NDArray[Any]:
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def _jpeg(picture: NDArray[np.uint8], side: int) -> bytes:
-    """A JPEG whose longer side is `side`, or the picture's own; a tiny one is magnified to be seen."""
-    longest = max(picture.shape[:2])
-    scale = min(1.0, side / longest) if longest >= _LEAST_SIDE else _LEAST_SIDE / longest
-    if scale != 1.0:
+    """A JPEG whose longer side is at most `side`."""
+    scale = side / max(picture.shape[:2])
+    if scale < 1.0:
         size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-        kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        picture = cv2.resize(picture, size, interpolation=kind).astype(np.uint8)
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     done, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     assert done
     return bytes(data)

@@ -10,7 +10,7 @@ from eval.reporting.breakdown_view import breakdown_views
 from eval.reporting.class_table import class_table, packed_curves
 from eval.reporting.confusion_view import confusion_view
 from eval.reporting.curves_view import CHOSEN_LINE, curves_chart
-from eval.reporting.facts_view import fact_groups
+from eval.reporting.facts_view import fact_groups, made
 from eval.reporting.headline import beside_published, tiles
 from eval.reporting.latency_chart import latency_chart, quantiles
 from eval.reporting.page import render
@@ -60,6 +60,7 @@ def render_report(outcome: Outcome, out: Path) -> str:
         "report.html",
         {
             "outcome": outcome,
+            "made": made(outcome.facts),
             "tiles": tiles(outcome),
             "beside": beside_published(outcome),
             "breakdowns": breakdown_views(outcome),

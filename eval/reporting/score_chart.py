@@ -8,11 +8,11 @@ import numpy as np
 from markupsafe import Markup
 
 from eval.outcome import ImageScore
-from eval.reporting.svg import chart, element, text, ticks
+from eval.reporting.svg import WIDTH, chart, element, text, ticks
 
 __all__ = ["score_chart"]
 
-_WIDTH, _HEIGHT = 560.0, 190.0
+_HEIGHT = 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 10.0, 8.0, 40.0
 _BINS = 20
 
@@ -24,7 +24,7 @@ def score_chart(images: Sequence[ImageScore]) -> Markup:
         return Markup("")
     counts, _ = np.histogram(scores, _BINS, (0.0, 1.0))
     marks = [mark for mark in ticks(float(counts.max()), 4) if mark == int(mark)]
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    bottom, right = _HEIGHT - _BOTTOM, WIDTH - _RIGHT
     step = (right - _LEFT) / _BINS
     tall = (bottom - _TOP) / marks[-1]
     parts = []
@@ -45,4 +45,4 @@ def score_chart(images: Sequence[ImageScore]) -> Markup:
         text("score of an image, %", (_LEFT + right) / 2, _HEIGHT - 6, anchor="middle", class_="axis")
     )
     told = f"{len(scores)} images, median {100 * float(np.median(scores)):.1f} %"
-    return chart("Scores of the images", told, _WIDTH, _HEIGHT, *parts)
+    return chart("Scores of the images", told, WIDTH, _HEIGHT, *parts)

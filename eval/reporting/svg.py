@@ -9,7 +9,13 @@ import math
 
 from markupsafe import Markup, escape
 
-__all__ = ["chart", "element", "short", "text", "ticks"]
+__all__ = ["HALF_WIDTH", "WIDTH", "chart", "element", "short", "text", "ticks"]
+
+WIDTH = 860.0
+"""Of a chart that has the width of the page for itself."""
+HALF_WIDTH = 480.0
+"""Of one of two beside each other."""
+_LEAST, _MOST = 0.75, 1.25
 
 
 def element(name: str, *children: str | Markup, **attributes: str | float) -> Markup:
@@ -46,7 +52,10 @@ def short(words: str, most: int) -> str:
 
 
 def chart(title: str, description: str, width: float, height: float, *children: Markup) -> Markup:
-    """The whole picture: as wide as its place allows, and read aloud by its title and description."""
+    """The whole picture: as wide as its place allows while letters stay readable, and read aloud.
+
+    A place that is narrower than three quarters of the width scrolls.
+    """
     return element(
         "svg",
         element("title", title),
@@ -54,7 +63,7 @@ def chart(title: str, description: str, width: float, height: float, *children: 
         *children,
         viewBox=f"0 0 {width:g} {height:g}",
         role="img",
-        style=f"max-width:{width:g}px",
+        style=f"min-width:{_LEAST * width:g}px;max-width:{_MOST * width:g}px",
         class_="chart",
     )
 

@@ -18,7 +18,12 @@ __all__ = ["draw_detections", "draw_panoptic", "draw_semantic"]
 
 
 def draw_detections(
-    image: Picture, detections: Detections, *, labels: bool = True, opacity: float = 0.4
+    image: Picture,
+    detections: Detections,
+    *,
+    labels: bool = True,
+    scores: bool = True,
+    opacity: float = 0.4,
 ) -> Picture:
     """Boxes, masks if there are any, and "name score" labels.
 
@@ -26,6 +31,7 @@ def draw_detections(
         image: (H, W, 3) uint8 RGB, the presented image.
         detections: what was found in it.
         labels: write the names.
+        scores: write the scores behind them; a truth has none.
         opacity: how strongly the masks tint, 0-1.
     """
     canvas = copy_of(image)
@@ -43,7 +49,7 @@ def draw_detections(
     if labels:
         writer = LabelWriter(canvas, style)
         for i, name in enumerate(detections.names):  # the best score gets the best place
-            text = f"{name} {detections.scores[i]:.2f}"
+            text = f"{name} {detections.scores[i]:.2f}" if scores else name
             corners = _corners(detections.boxes[i], canvas)
             writer.at_box(text, corners, as_colour(palette[detections.class_ids[i]]))
         writer.write()

@@ -121,6 +121,15 @@ def test_mask_tints_its_inside_only():
     assert (drawn[:, 35:] == 128).all()
 
 
+def test_a_truth_is_drawn_without_scores() -> None:
+    found = detections(200, 300, [[20, 80, 280, 190]])
+    named = draw_detections(grey(200, 300), found, scores=False)
+    scored = draw_detections(grey(200, 300), found)
+    plain = draw_detections(grey(200, 300), found, labels=False)
+    # The label without a score is there, and narrower.
+    assert 0 < (named != plain).any(axis=(0, 2)).sum() < (scored != plain).any(axis=(0, 2)).sum()
+
+
 @pytest.mark.parametrize(
     "box", [[-50, -50, -10, -10], [500, 500, 900, 900], [-1e9, -1e9, 1e9, 1e9], [np.nan] * 4]
 )

@@ -37,13 +37,15 @@ for (const tools of document.querySelectorAll("[data-filters]")) {
   const table = document.getElementById(tools.dataset.filters);
   const words = tools.querySelector("input");
   const group = tools.querySelector("select");
+  const known = tools.querySelector("input[type=checkbox]");
   const told = tools.querySelector("output");
   const apply = () => {
     let shown = 0;
     for (const row of table.tBodies[0].rows) {
       const groups = (row.dataset.groups ?? "").split(" ");
       const fits = row.cells[0].textContent.toLowerCase().includes(words.value.trim().toLowerCase())
-        && (!group || !group.value || groups.includes(group.value));
+        && (!group || !group.value || groups.includes(group.value))
+        && !(known?.checked && "empty" in row.dataset);
       row.hidden = !fits;
       shown += fits;
     }
@@ -51,6 +53,7 @@ for (const tools of document.querySelectorAll("[data-filters]")) {
   };
   words.addEventListener("input", apply);
   group?.addEventListener("change", apply);
+  known?.addEventListener("change", apply);
   apply();
 }
 

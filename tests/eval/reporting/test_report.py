@@ -12,13 +12,18 @@ import subprocess
 from importlib.resources import files
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from eval.outcome import ClassRow, Curve, Outcome
 from eval.outcome_files import write_outcome
 from eval.protocols import published
 from eval.reporting import REPORT_FILE, render_report, write_report
+from eval.reporting.headline import tiles
+from eval.reporting.pictures import example_views
 from ovperception.errors import MissingFile
+from ovperception.structures import PanopticMap, Segment, SemanticMap
 from tests.eval.reporting.conftest import HOSTILE
 from tests.eval.reporting.page_checks import checked
 
@@ -67,7 +72,7 @@ def test_names_cannot_break_out(outcome: Outcome, folder: Path) -> None:
 def test_classes_are_sorted_and_empty_cells_have_no_order(outcome: Outcome, folder: Path) -> None:
     text = render_report(outcome, folder)
     table = text[text.index('id="class-table"') :]
-    rows = re.findall(r'<tr data-groups="(\w*)">.*?data-order="([^"]*)"', table)
+    rows = re.findall(r'<tr data-groups="(\w*)"(?: data-empty)?>.*?data-order="([^"]*)"', table)
     assert rows == [("base", "0.5"), ("novel", "0.125"), ("base", "")]
 
 
@@ -79,6 +84,45 @@ def test_pictures_are_inside_and_described(outcome: Outcome, folder: Path) -> No
     for picture in pictures:
         data = base64.b64decode(picture["src"].removeprefix("data:image/jpeg;base64,"))
         assert data.startswith(b"\xff\xd8")
+
+
+def test_small_pictures_are_magnified_before_they_are_drawn_on(outcome: Outcome, folder: Path) -> None:
+    """Letters have a least size: on 64 pixels they would hide everything."""
+    page = checked(render_report(outcome, folder))
+    source = next(a["src"] for tag, a in page.tags if tag == "img")
+    data = np.frombuffer(base64.b64decode(source.rpartition(",")[2]), np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (48 * 8, 64 * 8, 3)
+    labels = np.zeros((48, 64), np.int32)
+    ids = np.ones((48, 64), np.int32)
+    answers = (
+        SemanticMap(classes=("cat",), labels=labels, scores=labels.astype(np.float32)),
+        PanopticMap(
+            classes=("cat",),
+            ids=ids,
+            segments=(Segment(id=1, class_id=0, score=1.0, area=ids.size, is_thing=True),),
+        ),
+    )
+    for answer in answers:
+        example = dataclasses.replace(outcome.examples[0], truth=answer, found=answer)
+        views, problems = example_views(dataclasses.replace(outcome, examples=(example,)), folder)
+        assert not problems
+        assert views["worst"][0].truth_text.endswith("cat")
+
+
+@pytest.mark.parametrize(
+    ("headline", "names", "shown"),
+    [
+        ("AP", "AP AP50 APs APl APr APc APf AR@300", "AP AP50 APr APc APf APs"),
+        ("PQ", "PQ SQ RQ PQ_things SQ_things RQ_things PQ_stuff", "PQ SQ RQ PQ_things PQ_stuff SQ_things"),
+        ("AP50_novel", "AP AP50 APs AP50_novel AP50_base AR1", "AP50_novel AP AP50 AP50_base APs AR1"),
+    ],
+)
+def test_what_the_field_quotes_stands_in_large_letters(
+    outcome: Outcome, headline: str, names: str, shown: str
+) -> None:
+    metrics: dict[str, float | None] = {name: 0.5 for name in names.split()} | {"none": None}
+    found = tiles(dataclasses.replace(outcome, headline=headline, metrics=metrics))
+    assert [tile.name for tile in found] == shown.split()
 
 
 def test_a_picture_that_is_gone_is_told(outcome: Outcome, folder: Path) -> None:
