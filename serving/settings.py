@@ -106,8 +106,10 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str]) -> ServeConfig
     try:
         return ServeConfig(**typed)
     except InvalidParameter as error:
-        error.what += f" ({_spelled(error.field, origins.get(error.field, 'default'))})"
-        error.args = (error.message,)
+        origin = origins.get(error.field, "default")
+        if origin != "default":  # which may be but what another setting contradicts
+            error.what += f" ({_spelled(error.field, origin)})"
+            error.args = (error.message,)
         raise
 
 

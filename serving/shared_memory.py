@@ -1,9 +1,9 @@
 """Memory that clients on the same machine share with the server, so that pixels are not sent.
 
 The server makes each region, of a size that neither side can change, and hands out its file descriptor over a
-Unix socket that only this user can reach, to whoever shows a token that is good for one time. No name that a
-client gives is ever opened. What lies in a region may change while it is read, so it is copied once, and the
-copy is what is checked and used.
+Unix socket that only this user can reach, to whoever shows a token that is good for one time
+(`serving.handover`). No name that a client gives is ever opened. What lies in a region may change while it is
+read, so it is copied once, and the copy is what is checked and used.
 """
 
 from __future__ import annotations
@@ -14,15 +14,10 @@ import logging
 import mmap
 import os
 import secrets
-import shutil
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import grpc
 
@@ -30,12 +25,12 @@ from ovperception.errors import InvalidImage, InvalidParameter, ResourceExhauste
 from ovperception.v1 import image_pb2
 from ovperception.v1 import shared_memory_service_pb2 as pb
 from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceServicer
+from serving.handover import TOKEN_BYTES, Handover
 from serving.security import caller
 
 __all__ = ["SharedMemory", "SharedMemoryService", "check_local"]
 
-_TOKEN_BYTES = 32
-_HANDOVER_TIMEOUT_S = 5.0
+_MOST_REGIONS = 256  # each takes file descriptors and a place in the address space
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _log = logging.getLogger(__name__)
 
@@ -68,8 +63,7 @@ class SharedMemory:
         self._clock = clock
         self._regions: dict[str, _Region] = {}
         self._lock = threading.Lock()
-        self._folder: Path | None = None
-        self._listener: socket.socket | None = None
+        self._handover: Handover | None = None
 
     def __len__(self) -> int:
         return len(self._regions)
@@ -93,9 +87,17 @@ class SharedMemory:
                     expected=f"at most {self._max_bytes} bytes in all",
                     mend="Give up regions that are not needed",
                 )
+            if len(self._regions) >= _MOST_REGIONS:
+                raise ResourceExhausted(
+                    "There are too many regions",
+                    expected=f"at most {_MOST_REGIONS} in all",
+                    mend="Have few, with room for several pictures each",
+                )
+            if self._handover is None:
+                self._handover = Handover(self._claim, self._forget)
             region = _make(size, owner, self._clock() + self.ttl_s)
             self._regions[region.name] = region
-            path = self._listen()
+            path = self._handover.path
         reply = pb.CreateSharedMemoryResponse(
             region=region.name, size=size, handover_socket=str(path), token=region.token
         )
@@ -151,57 +153,25 @@ class SharedMemory:
         with self._lock:
             for region in list(self._regions.values()):
                 self._drop(region)
-            listener, self._listener = self._listener, None
-            folder, self._folder = self._folder, None
-        if listener is not None:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)  # wakes the thread up, which closing alone does not
-            listener.close()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            handover, self._handover = self._handover, None
+        if handover is not None:
+            handover.close()
 
-    def _listen(self) -> Path:
-        """The socket that hands regions over, made with the first of them."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="ovperception-"))  # for this user alone
-            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._listener.bind(str(self._folder / "handover"))
-            self._listener.listen(16)
-            threading.Thread(
-                target=self._hand_over, args=(self._listener,), name="ovperception-handover", daemon=True
-            ).start()
-        return self._folder / "handover"
-
-    def _hand_over(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                peer, _ = listener.accept()
-            except OSError:  # closed
-                return
-            try:
-                with peer:
-                    peer.settimeout(_HANDOVER_TIMEOUT_S)
-                    self._answer(peer)
-            except OSError as error:
-                _log.info("a region was not handed over: %s", error)
-
-    def _answer(self, peer: socket.socket) -> None:
-        token = b""
-        while len(token) < _TOKEN_BYTES and (part := peer.recv(_TOKEN_BYTES - len(token))):
-            token += part
-        descriptor = -1
+    def _claim(self, token: bytes) -> tuple[str, int] | None:
+        """The name and descriptor of the region that this token is for, which it is but once."""
         with self._lock:
             for region in self._regions.values():
                 if region.token and hmac.compare_digest(region.token, token):
-                    descriptor = region.descriptor
                     self._regions[region.name] = replace(region, token=b"", descriptor=-1)
-                    break
-        if descriptor < 0:
-            return
-        try:
-            socket.send_fds(peer, [b"\0"], [descriptor])
-        finally:
-            os.close(descriptor)
+                    return region.name, region.descriptor
+        return None
+
+    def _forget(self, name: str) -> None:
+        """Who held this region has ended."""
+        with self._lock:
+            if (region := self._regions.get(name)) is not None:
+                self._drop(region)
+                _log.info("a client ended with its region of %d bytes", region.size)
 
     def _drop(self, region: _Region) -> None:
         del self._regions[region.name]
@@ -271,5 +241,5 @@ def _make(size: int, owner: str, expires_s: float) -> _Region:
         size=size,
         expires_s=expires_s,
         descriptor=descriptor,
-        token=secrets.token_bytes(_TOKEN_BYTES),
+        token=secrets.token_bytes(TOKEN_BYTES),
     )

@@ -1,6 +1,7 @@
 """Memory shared with a server on the same machine, so that pixels need not be sent.
 
-The server makes it, and hands over its file descriptor for a token that is good once.
+The server makes it, and hands over its file descriptor for a token that is good once. It takes the memory
+back when this process ends, however it does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ovperception.v1 import shared_memory_service_pb2 as pb
 __all__ = ["SharedMemory", "SharedPicture"]
 
 _TIMEOUT_S = 10.0
+_HOLD = b"\1"  # says that the connection will stay open for as long as the memory is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,12 @@ class SharedMemory:
         self._slot_bytes = region.size // slots
         self._slots = slots
         self._next = 0
-        descriptor = _fetch(region)
+        descriptor, self._hold = _fetch(region)
         try:
             self._memory = mmap.mmap(descriptor, region.size)
+        except BaseException:
+            self._hold.close()
+            raise
         finally:
             os.close(descriptor)
 
@@ -87,8 +92,9 @@ class SharedMemory:
         return SharedPicture(image_pb2.Image(shared_memory=where))
 
     def close(self) -> None:
-        """Give this side's view up."""
+        """Give this side's view up, and the memory with it."""
         self._memory.close()
+        self._hold.close()
 
 
 def create_request(slot_bytes: int, slots: int) -> pb.CreateSharedMemoryRequest:
@@ -101,20 +107,24 @@ def create_request(slot_bytes: int, slots: int) -> pb.CreateSharedMemoryRequest:
     return pb.CreateSharedMemoryRequest(size=size)
 
 
-def _fetch(region: pb.CreateSharedMemoryResponse) -> int:
-    """The file descriptor of a region."""
+def _fetch(region: pb.CreateSharedMemoryResponse) -> tuple[int, socket.socket]:
+    """The file descriptor of a region, and the connection that it lives as long as."""
+    peer = socket.socket(socket.AF_UNIX)
     try:
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(_TIMEOUT_S)
-            peer.connect(region.handover_socket)
-            peer.sendall(region.token)
-            descriptors = socket.recv_fds(peer, 1, 1)[1]
+        peer.settimeout(_TIMEOUT_S)
+        peer.connect(region.handover_socket)
+        peer.sendall(region.token)
+        descriptors = socket.recv_fds(peer, 1, 1)[1]
+        if descriptors:
+            peer.sendall(_HOLD)
     except OSError as error:
+        peer.close()
         raise Unavailable(
             "The server's shared memory cannot be reached",
             got=error,
             mend="Run the client on the server's machine, as its user",
         ) from None
     if not descriptors:
+        peer.close()
         raise Unavailable("The server did not hand its shared memory over", mend="Try again")
-    return descriptors[0]
+    return descriptors[0], peer

@@ -3,6 +3,8 @@
 import mmap
 import os
 import socket
+import subprocess
+import sys
 
 import grpc
 import numpy as np
@@ -18,6 +20,8 @@ from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from ovperception.v1.shared_memory_service_pb2_grpc import SharedMemoryServiceStub
 from ovperception.wire_errors import error_of
 from serving.shared_memory import SharedMemory
+from tests.conftest import ROOT
+from tests.serving.engine_calls import wait_for
 
 RAW = {"width": 70, "height": 48, "format": "PIXEL_FORMAT_RGB8"}
 
@@ -96,6 +100,61 @@ def test_not_over_tcp(serve, model):
             SharedMemoryServiceStub(channel).CreateSharedMemory(sm.CreateSharedMemoryRequest(size=1))
         assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert not PerceptionServiceStub(channel).GetServerInfo(pb.GetServerInfoRequest()).shared_memory
+
+
+def _hold(reply, *, byte=b"\1"):
+    """A connection over which a region was handed over."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.settimeout(5)
+    peer.connect(reply.handover_socket)
+    peer.sendall(reply.token)
+    _, (descriptor,), _, _ = socket.recv_fds(peer, 1, 1)
+    os.close(descriptor)
+    peer.sendall(byte)
+    return peer
+
+
+def test_a_region_ends_with_who_holds_it():
+    memory = SharedMemory(max_bytes=10_000, max_region=60, ttl_s=1000)
+    before = len(os.listdir("/proc/self/fd"))
+    held, other, plain = (memory.create(60, "me") for _ in range(3))
+    peers = [_hold(held), _hold(other), _hold(plain, byte=b"")]
+    assert len(memory) == 3
+    peers[0].close()
+    peers[2].close()  # it did not say that it holds anything
+    wait_for(lambda: len(memory) == 2)
+    assert not memory.delete(held.region, "me")
+    assert memory.delete(other.region, "me")
+    peers[1].close()  # nothing is left to end
+    assert memory.delete(plain.region, "me")
+    memory.close()
+    wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_a_client_that_is_killed_gives_its_memory_back(local):
+    server, _ = local
+    script = (
+        "import sys, time; from ovperception.client import Client\n"
+        "with Client(sys.argv[1]).shared_memory(50_000, slots=2): print('held', flush=True); time.sleep(100)"
+    )
+    for _ in range(2):  # there is room for one of them
+        with subprocess.Popen(
+            [sys.executable, "-c", script, server.address], stdout=subprocess.PIPE, cwd=ROOT, text=True
+        ) as client:
+            assert client.stdout.readline() == "held\n"
+            assert len(server.engine.shared_memory) == 1
+            client.kill()
+        wait_for(lambda: len(server.engine.shared_memory) == 0)
+
+
+def test_only_so_many_regions(monkeypatch):
+    monkeypatch.setattr("serving.shared_memory._MOST_REGIONS", 2)
+    memory = SharedMemory(max_bytes=10_000, max_region=60, ttl_s=1000)
+    for _ in range(2):
+        memory.create(1, "me")
+    with pytest.raises(ResourceExhausted, match="too many regions"):
+        memory.create(1, "me")
+    memory.close()
 
 
 class _Clock:
