@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import hotcoco
 import numpy as np
@@ -96,7 +96,8 @@ def _found(task: APTask, truth: hotcoco.COCO) -> hotcoco.COCO:
     count = len(results.scores)
     boxes = np.zeros((count, 4)) if results.boxes is None else results.boxes
     rows = np.column_stack([results.image_ids, boxes, results.scores, results.category_ids])
-    found = truth.load_res(rows.astype(np.float64), segmentation=results.masks)
+    masks = cast(list[dict[str, Any] | list[list[float]]] | None, results.masks)
+    found = truth.load_res(rows.astype(np.float64), segmentation=masks)
     found.update_anns(ids=np.arange(1, count + 1), area=results.areas)
     # The cap of the protocol is applied already, and the one of a plain result would come on top.
     return found.cap_detections_per_image(None)
