@@ -18,7 +18,6 @@ from typing import Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 import ovperception
 from ovperception.errors import Unavailable
@@ -32,6 +31,7 @@ from serving.metrics import Metrics
 from serving.model_admin import ModelLoader
 from serving.models import ModelSet, ServedModel
 from serving.ports import port_in_use
+from serving.reflection import add_reflection
 from serving.security import Guard, Scope
 from serving.services import ADMIN_SERVICES, PUBLIC_SERVICES, add_admin_services, add_public_services
 from serving.telemetry import Observer
@@ -201,17 +201,14 @@ class Server:
         server = self._make("infer", self._pool)
         add_public_services(self._engine, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*PUBLIC_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        add_reflection((*PUBLIC_SERVICES, health.SERVICE_NAME), server)
         return server
 
     def _build_admin(self, load: ModelLoader) -> grpc.Server:
         server = self._make("admin", self._admin_pool)
         add_admin_services(self._engine, server, load, self._report_model)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (*ADMIN_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        add_reflection((*ADMIN_SERVICES, health.SERVICE_NAME), server)
         return server
 
     def _make(self, scope: Scope, pool: ThreadPoolExecutor) -> grpc.Server:

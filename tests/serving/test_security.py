@@ -90,6 +90,13 @@ def test_health_needs_no_token_and_reflection_does(serve, tokens_file):
         asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
         assert isinstance(_error(lambda: list(stub.ServerReflectionInfo(iter(asked)))), Unauthenticated)
         (reply,) = stub.ServerReflectionInfo(iter(asked), metadata=_bearer(ROBOT))
+        of_today = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        assert isinstance(_error(lambda: list(of_today(iter(asked)))), Unauthenticated)
+        assert list(of_today(iter(asked), metadata=_bearer(ROBOT))) == [reply]
     names = {service.name for service in reply.list_services_response.service}
     assert "ovperception.v1.PerceptionService" in names
 
