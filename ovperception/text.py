@@ -111,6 +111,22 @@ class TextClassifier:
             best = best.index_copy(dim, classes, better)
         return best
 
+    def parts(self, most: int) -> Iterator[TextClassifier]:
+        """The classes in order, at most so many at a time."""
+        if len(self) <= most:
+            yield self
+            return
+        row = 0
+        for start in range(0, len(self), most):
+            classes = self.vocabulary.classes[start : start + most]
+            rows = sum(self.synonym_counts[start : start + most])
+            yield replace(
+                self,
+                embeddings=self.embeddings[row : row + rows],
+                vocabulary=replace(self.vocabulary, classes=classes),
+            )
+            row += rows
+
     def to(self, device: torch.device | str) -> TextClassifier:
         """The same classifier on another device."""
         return replace(self, embeddings=self.embeddings.to(device))

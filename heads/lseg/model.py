@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -117,7 +117,9 @@ class LSeg(nn.Module):
                 built for, or the input is no multiple of the trunk's patch.
         """
         if self.config.views is None:
-            return LSegEncoding(*self.both(features, self.read(backbone, features), plain=self._keeps))
+            found = self.both(features, self.read(backbone, features), plain=self._keeps)
+            # All numbers of a pixel side by side: so words are multiplied with them, each time anew.
+            return LSegEncoding(*(f if f is None else _pixel_by_pixel(f) for f in found))
         images = _pixels(features)
 
         def embed(some: Tensor) -> Tensor:
@@ -224,7 +226,8 @@ class LSeg(nn.Module):
             text=words,
             scale=self.config.logit_scale,
             align_corners=True,
-            refine=self.block if self.block is not None else self._discount(text),
+            offsets=self._discount(text),
+            refine=self.block,
             reach=self.config.applications,
         )
 
@@ -237,7 +240,8 @@ class LSeg(nn.Module):
         counts = torch.tensor(text.synonym_counts)
         share = shares.repeat_interleave(counts)[:, None].to(text.embeddings)
         rows = torch.cat((share * text.embeddings, (1 - share) * text.embeddings), dim=1)
-        return torch.cat((encoding.embeddings[0], frozen[0])), replace(text, embeddings=rows)
+        both = torch.cat([e[0].permute(1, 2, 0) for e in (encoding.embeddings, frozen)], dim=2)
+        return both.permute(2, 0, 1), replace(text, embeddings=rows)
 
     def _seen(self, text: TextClassifier) -> Tensor:
         """(K,) bool: the class shares a name or synonym, letter by letter, with the training vocabulary."""
@@ -245,11 +249,8 @@ class LSeg(nn.Module):
             [not self._seen_words.isdisjoint(c.synonyms) for c in text.vocabulary.classes], dtype=torch.bool
         )
 
-    def _discount(self, text: TextClassifier) -> Callable[[Tensor], Tensor] | None:
-        if not self.config.seen_discount:
-            return None
-        taken = self._seen(text).float()[:, None, None] * self.config.seen_discount
-        return lambda logits: logits - taken.to(logits)
+    def _discount(self, text: TextClassifier) -> Tensor | None:
+        return -self.config.seen_discount * self._seen(text).float() if self.config.seen_discount else None
 
 
 def _dense_facts(backbone: BackboneSpec) -> dict[str, Any]:
@@ -257,6 +258,10 @@ def _dense_facts(backbone: BackboneSpec) -> dict[str, Any]:
         return {}
     stage, spec = list(backbone.stages.items())[-1]
     return {"stages": [stage], "channels": spec.channels}
+
+
+def _pixel_by_pixel(maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def _pixels(features: Features) -> Tensor:

@@ -47,6 +47,15 @@ class Window:
         """(height, width)."""
         return self.bottom - self.top, self.right - self.left
 
+    def tiles(self, device: torch.device | str = "cpu", *, maps: int = 1) -> Iterator[Window]:
+        """Cut it, as `tiles` does an image."""
+        rows, columns = _TILE if torch.device(device).type == "cpu" else _LARGE_TILE
+        while rows > _TILE[0] and rows * columns * maps > _MOST:
+            rows, columns = rows // 2, columns // 2
+        for top in range(self.top, self.bottom, rows):
+            for left in range(self.left, self.right, columns):
+                yield Window(top, min(top + rows, self.bottom), left, min(left + columns, self.right))
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -59,6 +68,11 @@ class _Axis:
     def cells(self, start: int, stop: int) -> slice:
         """The cells that pixels `start` to `stop` read."""
         return slice(self.first[start], self.last[stop - 1])
+
+    def most(self, pixels: int) -> int:
+        """The most cells that so many pixels in a row read, of ranges that lie side by side."""
+        starts = range(0, len(self.first), pixels)
+        return max(self.last[min(s + pixels, len(self.last)) - 1] - self.first[s] for s in starts)
 
     def pixels(self, touched: Tensor) -> tuple[int, int]:
         """The range of pixels that read any of the cells marked in (cells,) bool; empty if none does."""
@@ -101,6 +115,22 @@ class Resizer:
             self._rows.cells(window.top, window.bottom),
             self._columns.cells(window.left, window.right),
         )
+
+    def windows(self, most: int) -> Iterator[Window]:
+        """The whole image in windows that read no more than so many cells, if they are larger than a pixel.
+
+        They are as wide as the image for as long as they can: cells are made anew for each window, and those
+        between two of them twice.
+        """
+        height, width = self.size
+        while height * width > 1 and self._rows.most(height) * self._columns.most(width) > most:
+            if width == 1 or (height > 1 and (height > _TILE[0] or height >= width)):
+                height = -(-height // 2)
+            else:
+                width = -(-width // 2)
+        for top in range(0, self.size[0], height):
+            for left in range(0, self.size[1], width):
+                yield Window(top, min(top + height, self.size[0]), left, min(left + width, self.size[1]))
 
     def cells(self, maps: Tensor, window: Window) -> Tensor:
         """A view (h', w', N) of what a window reads of (h, w, N) maps; its extremes bound the window's."""
@@ -155,10 +185,4 @@ def _axis(
 
 def tiles(size: tuple[int, int], device: torch.device | str = "cpu", *, maps: int = 1) -> Iterator[Window]:
     """Cut an image into windows, twice as wide as high, of a size that suits the device and many maps."""
-    height, width = size
-    rows, columns = _TILE if torch.device(device).type == "cpu" else _LARGE_TILE
-    while rows > _TILE[0] and rows * columns * maps > _MOST:
-        rows, columns = rows // 2, columns // 2
-    for top in range(0, height, rows):
-        for left in range(0, width, columns):
-            yield Window(top, min(top + rows, height), left, min(left + columns, width))
+    yield from Window(0, size[0], 0, size[1]).tiles(device, maps=maps)

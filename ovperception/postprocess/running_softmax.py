@@ -6,7 +6,7 @@ goes into reading and writing numbers, next to the products that make them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import torch
@@ -17,55 +17,64 @@ from ovperception.postprocess.winners import highest
 
 __all__ = ["best_of_many"]
 
-_CLASSES = 1024
-"""Classes whose logits are held at full resolution at once."""
-
-_CACHE = 2**17
-"""Of these logits, how many are held on a CPU: half a megabyte."""
+_CACHE = 2**18
+"""How many logits at full resolution are held on a CPU: a megabyte."""
 
 
-def best_of_many(cells: Tensor, resizer: Resizer, window: Window) -> tuple[Tensor, Tensor]:
+def best_of_many(pieces: Iterable[Tensor], resizer: Resizer, window: Window) -> tuple[Tensor, Tensor]:
     """Which class is highest in every pixel of a window, and its softmax over all.
 
     Args:
-        cells: (h', w', K) logits of the part of the grid that the window reads.
+        pieces: At least one (h', w', K'), logits of consecutive classes of the part of the grid that the
+            window reads; none outlives the next.
         resizer: Of that grid.
         window: Of the presented image.
 
     Returns:
         Two (height, width): int64 classes, the first of equals, and their probabilities.
     """
-    labels = torch.empty(window.size, dtype=torch.long, device=cells.device)
-    shares = torch.empty(window.size, dtype=cells.dtype, device=cells.device)
-    top, left = (part.start for part in resizer.region(window))
-    for part in _parts(window, min(_CLASSES, cells.shape[2]), cells.device.type == "cpu"):
-        rows, columns = resizer.region(part)
-        read = cells[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        found, share = _best(read, resizer, part)
-        area = (
-            slice(part.top - window.top, part.bottom - window.top),
-            slice(part.left - window.left, part.right - window.left),
-        )
-        labels[area], shares[area] = found.view(part.size), share.view(part.size)
-    return labels, shares
-
-
-def _best(cells: Tensor, resizer: Resizer, window: Window) -> tuple[Tensor, Tensor]:
-    """(pixels, 1) classes and probabilities; the largest logit so far is taken off before any exponential."""
-    classes = cells.shape[2]
     winner = best = total = torch.empty(0)
-    for start in range(0, classes, _CLASSES):
-        logits = resizer.expand(cells[..., start : start + _CLASSES], window)
-        found = highest(logits)
-        value = logits.gather(1, found)
-        if not start:
-            winner, best, total = found, value, _exponentials(logits, value)
-            continue
-        winner = torch.where(value > best, found + start, winner)  # the first of equals stays
-        larger = torch.maximum(best, value)
-        total = total * (best - larger).exp() + _exponentials(logits, larger)
-        best = larger
-    return winner, total.reciprocal()
+    top, left = (part.start for part in resizer.region(window))
+    classes = 0
+    for piece in pieces:
+        if not classes:
+            winner = torch.zeros(window.size, dtype=torch.long, device=piece.device)
+            best = torch.full(window.size, -torch.inf, dtype=piece.dtype, device=piece.device)
+            total = torch.zeros_like(best)
+        for part in _parts(window, piece):
+            rows, columns = resizer.region(part)
+            read = piece[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            logits = resizer.expand(read, part)
+            area = (
+                slice(part.top - window.top, part.bottom - window.top),
+                slice(part.left - window.left, part.right - window.left),
+            )
+            _meet(logits, classes, winner[area], best[area], total[area])
+        classes += piece.shape[2]
+    return winner, total.reciprocal_()
+
+
+def _meet(logits: Tensor, first: int, winner: Tensor, best: Tensor, total: Tensor) -> None:
+    """Take (pixels, K') logits of the classes from `first` on into what is known of a part of a window.
+
+    Args:
+        logits: Used up.
+        first: Index of their first class.
+        winner: (height, width) of the part, the best class so far.
+        best: Its logit.
+        total: The sum of the exponentials of all logits so far, less the largest.
+    """
+    found = highest(logits)
+    value = logits.gather(1, found)
+    if not first:
+        winner.copy_(found.view(winner.shape))
+        best.copy_(value.view(best.shape))
+        total.copy_(_exponentials(logits, value).view(total.shape))
+        return
+    larger = torch.maximum(best, value.view(best.shape))
+    winner.copy_(torch.where(larger > best, found.view(winner.shape) + first, winner))  # the first of equals
+    total.mul_(best.sub_(larger).exp_()).add_(_exponentials(logits, larger.view(-1, 1)).view(total.shape))
+    best.copy_(larger)
 
 
 def _exponentials(logits: Tensor, largest: Tensor) -> Tensor:
@@ -79,14 +88,16 @@ def _exponentials(logits: Tensor, largest: Tensor) -> Tensor:
     return logits.sum(dim=1, keepdim=True)
 
 
-def _parts(window: Window, classes: int, small: bool) -> Iterator[Window]:
+def _parts(window: Window, piece: Tensor) -> Iterator[Window]:
     """Cut a window so that the logits of a part fit the cache, halving its longer side."""
-    height, width = window.size
-    while small and height * width > 1 and height * width * classes > _CACHE:
-        if height > width:
-            height = -(-height // 2)
-        else:
-            width = -(-width // 2)
-    for top in range(window.top, window.bottom, height):
-        for left in range(window.left, window.right, width):
-            yield Window(top, min(top + height, window.bottom), left, min(left + width, window.right))
+    classes = piece.shape[2]
+    for tile in window.tiles(piece.device, maps=classes):
+        height, width = tile.size
+        while piece.device.type == "cpu" and height * width > 1 and height * width * classes > _CACHE:
+            if height > width:
+                height = -(-height // 2)
+            else:
+                width = -(-width // 2)
+        for top in range(tile.top, tile.bottom, height):
+            for left in range(tile.left, tile.right, width):
+                yield Window(top, min(top + height, tile.bottom), left, min(left + width, tile.right))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from ovperception.structures import SemanticMap
 from ovperception.vocabulary import Vocabulary
 
 __all__ = ["semantic"]
+
+_HELD, _HELD_ON_DEVICE = 2**23, 2**27
+"""Logits of pixel scores on their grid that are held at once, on a CPU and elsewhere."""
 
 _NEGLIGIBLE = 1e-6
 """What leaving queries out of a tile may change in any class score of it."""
@@ -51,17 +54,18 @@ def semantic(
     """
     check_unit(score_threshold=score_threshold)
     if isinstance(scores, MaskScores):
-        classes, device = scores.probabilities.shape[1] - 1, scores.mask_logits.device
+        classes = scores.probabilities.shape[1] - 1
+        windows = tiles(geometry.original, scores.mask_logits.device, maps=classes)
         judge = _votes(scores, geometry)
     elif isinstance(scores, PixelScores | TextPixelScores):
-        classes, device = scores.classes, scores.device
-        judge = _logits(scores, geometry)
+        classes = scores.classes
+        windows, judge = _logits(scores, geometry)
     else:
         raise InvalidParameter("Boxes cannot be made a map", got=type(scores).__name__)
     check_classes(classes, vocabulary)
     labels = np.empty(geometry.original, np.int32)
     best = np.empty(geometry.original, np.float32)
-    for window in tiles(geometry.original, device, maps=classes):
+    for window in windows:
         found, values = judge(window)
         area = np.s_[window.top : window.bottom, window.left : window.right]
         labels[area] = found.view(window.size).cpu().numpy()
@@ -88,13 +92,14 @@ def _votes(scores: MaskScores, geometry: Geometry) -> _Judge:
     return judge
 
 
-def _logits(scores: PixelScores | TextPixelScores, geometry: Geometry) -> _Judge:
+def _logits(scores: PixelScores | TextPixelScores, geometry: Geometry) -> tuple[Iterator[Window], _Judge]:
     resizer = Resizer(geometry, scores.grid, scores.device, align_corners=scores.align_corners)
+    most = _HELD if scores.device.type == "cpu" else _HELD_ON_DEVICE
 
     def judge(window: Window) -> tuple[Tensor, Tensor]:
-        return best_of_many(scores.cells(*resizer.region(window)), resizer, window)
+        return best_of_many(scores.pieces(*resizer.region(window)), resizer, window)
 
-    return judge
+    return resizer.windows(max(most // scores.together, 1)), judge
 
 
 def _padded(weights: Tensor) -> Tensor:

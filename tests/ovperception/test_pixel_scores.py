@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovperception import head
 from ovperception.head import PixelScores, TextPixelScores
 from ovperception.images import Geometry
 from ovperception.postprocess import resize, running_softmax, semantic
@@ -100,7 +102,7 @@ def test_chunks_of_classes_and_parts_of_tiles_do_not_matter(
     geometry = GEOMETRIES[0]
     grid = Geometry(original=(16, 24), resized=(16, 24), padded=(16, 24))
     expected = [semantic(PixelScores(logits=logits), g, words(10)) for g in (geometry, grid)]
-    monkeypatch.setattr(running_softmax, "_CLASSES", chunk)
+    monkeypatch.setattr(head, "_TOGETHER", chunk)
     monkeypatch.setattr(running_softmax, "_CACHE", cache)
     found = [semantic(PixelScores(logits=logits), g, words(10)) for g in (geometry, grid)]
     for one, other in zip(found, expected, strict=True):
@@ -141,6 +143,42 @@ def test_many_classes_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tracemalloc.get_traced_memory()[1] < 40 * 2**20  # what numpy holds
     tracemalloc.stop()
     assert found.labels.max() > 1000
+
+
+@pytest.mark.parametrize("refined", [False, True])
+@pytest.mark.parametrize("synonyms", [False, True])
+def test_words_in_pieces_are_the_words_at_once(
+    refined: bool, synonyms: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offsets = torch.randn(10)
+    scores = lazy(words(10, synonyms=synonyms), offsets=offsets)
+    torch.testing.assert_close(
+        scores.logits,
+        TextPixelScores(embeddings=scores.embeddings, text=scores.text, scale=14.0).logits
+        + offsets[:, None, None],
+    )
+    if refined:
+        scores = dataclasses.replace(scores, refine=lambda logits: logits - logits.amax(0), reach=1)
+    monkeypatch.setattr(head, "_TOGETHER", 4)
+    assert scores.together == (10 if refined else 4)
+    rows, columns = slice(3, 9), slice(0, 24)
+    pieces = list(scores.pieces(rows, columns))
+    assert [p.shape[2] for p in pieces] == [4, 4, 2]
+    torch.testing.assert_close(torch.cat(pieces, dim=2), scores.cells(rows, columns))
+
+
+@pytest.mark.parametrize("most", [1, 40, 10**6])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_windows_hold_no_more_cells_than_they_may(geometry: Geometry, most: int) -> None:
+    """A small picture of a large network input reads many cells a pixel, a large one few."""
+    resizer = Resizer(geometry, (64, 96), align_corners=True)
+    seen = np.zeros(geometry.original, int)
+    for window in resizer.windows(most):
+        rows, columns = resizer.region(window)
+        held = (rows.stop - rows.start) * (columns.stop - columns.start)
+        assert held <= most or window.size == (1, 1)
+        seen[window.top : window.bottom, window.left : window.right] += 1
+    assert (seen == 1).all()
 
 
 def test_large_tiles_shrink_under_many_maps(monkeypatch: pytest.MonkeyPatch) -> None:
