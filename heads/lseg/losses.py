@@ -128,7 +128,7 @@ def pixel_text_loss(
         truth = index[truth]
     if settings.pixels is not None and not whole_maps:
         places, truth = _sample(truth, settings.pixels, settings.balance)
-        embeddings = F.grid_sample(embeddings, places, mode="bilinear", align_corners=True)
+        embeddings = _read_at(embeddings, places)
         logits = logits_of(embeddings, text)
     else:
         logits = F.interpolate(logits_of(embeddings, text), size=size, mode="bilinear", align_corners=True)
@@ -138,7 +138,7 @@ def pixel_text_loss(
 
 
 def _sample(truth: Tensor, count: int, balance: float) -> tuple[Tensor, Tensor]:
-    """(B, H, W) classes -> places (B, 1, P, 2) for `grid_sample` with aligned corners, classes (B, 1, P)."""
+    """(B, H, W) classes -> places (B, P, 2) as (x, y), 0-1 from corner to corner, and classes (B, 1, P)."""
     height, width = truth.shape[1:]
     flat = truth.flatten(1)
     known = (flat != IGNORED).float()
@@ -148,5 +148,28 @@ def _sample(truth: Tensor, count: int, balance: float) -> tuple[Tensor, Tensor]:
     # An image without any class still needs places; their class is -1.
     chosen = torch.multinomial(known + 1e-12, min(count, height * width), replacement=False)
     rows, columns = chosen // width, chosen % width
-    places = torch.stack((columns / max(width - 1, 1), rows / max(height - 1, 1)), dim=-1) * 2 - 1
-    return places[:, None].to(torch.float32), flat.gather(1, chosen)[:, None]
+    places = torch.stack((columns / max(width - 1, 1), rows / max(height - 1, 1)), dim=-1)
+    return places.to(torch.float32), flat.gather(1, chosen)[:, None]
+
+
+def _read_at(maps: Tensor, places: Tensor) -> Tensor:
+    """(B, D, h, w) and places (B, P, 2) as (x, y), 0 to 1 from corner to corner -> (B, D, 1, P), bilinear.
+
+    `grid_sample` with aligned corners; of numbers that lie side by side, whose gradient stays so.
+    """
+    images, _, height, width = maps.shape
+    last = places.new_tensor((width - 1, height - 1))
+    position = places * last
+    first = position.floor().clamp(max=last)
+    right, below = (position - first).unbind(-1)
+    x, y = first.long().unbind(-1)
+    column = torch.stack((x, (x + 1).clamp(max=width - 1)), dim=-1)  # (B, P, 2)
+    row = torch.stack((y, (y + 1).clamp(max=height - 1)), dim=-1) * width
+    image = torch.arange(images, device=maps.device)[:, None, None, None] * (height * width)
+    corners = image + row[..., :, None] + column[..., None, :]  # (B, P, 2, 2)
+    shares = (
+        torch.stack((1 - below, below), -1)[..., :, None] * torch.stack((1 - right, right), -1)[..., None, :]
+    )
+    found = maps.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, corners.flatten())
+    found = found.view(*corners.shape[:2], 4, -1) * shares.flatten(2)[..., None].to(found)
+    return found.sum(2).transpose(1, 2)[:, :, None]

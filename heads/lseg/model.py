@@ -16,6 +16,7 @@ from heads.lseg.decoder import Decoder
 from heads.lseg.losses import LossSettings, apart, pixel_text_loss
 from heads.lseg.reading import Reader
 from heads.lseg.trunk import VisionTransformer
+from heads.lseg.unit_length import unit_length
 from ovperception.errors import InvalidParameter
 from ovperception.head import Encoding, PixelEncoding, Task, TextPixelScores, one_image
 from ovperception.sliding import look_around
@@ -147,8 +148,10 @@ class LSeg(nn.Module):
             channels = (self.reader.config.channels,) * len(stages)
             cells = self._maps(features, stages, channels)
             learned, frozen = self.reader(known, cells, dense, plain=plain)
-            learned = F.normalize(learned + self.decoder.head(known), dim=1)
-            return learned, None if frozen is None else F.normalize(frozen, dim=1)
+            head = self.decoder.head
+            said = F.linear(known.permute(0, 2, 3, 1), head.weight.flatten(1), head.bias)
+            learned = unit_length(learned + said.permute(0, 3, 1, 2))
+            return learned, None if frozen is None else unit_length(frozen)
         images = _pixels(features)
         patch = self.trunk.config.patch_size
         if images.shape[2] % patch or images.shape[3] % patch:

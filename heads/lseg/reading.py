@@ -66,27 +66,31 @@ class Reader(nn.Module):
             plain: Whether to read the frozen embeddings alone as well.
 
         Returns:
-            (B, D, H, W) of what was read with all that was learned, and of the frozen embeddings alone.
+            (B, D, H, W) of what was read with all that was learned, and of the frozen embeddings alone; the
+            numbers of a pixel lie side by side.
         """
         tokens = self.norm(torch.cat([m.flatten(2) for m in maps], dim=2).transpose(1, 2))  # (B, M, C)
         frozen = torch.cat([d.flatten(2) for d in dense], dim=2).transpose(1, 2).to(tokens)  # (B, M, D)
         keys, values = self.keys(tokens), frozen + self.adapter(tokens)
-        if plain:
-            values = torch.cat((values, frozen), dim=-1)
+        wanted = (values, frozen) if plain else (values,)
         shapes = [(int(m.shape[2]), int(m.shape[3])) for m in maps]
         height, width = known.shape[2:]
         queries = self.queries(known).flatten(2).transpose(1, 2)  # (B, N, L E)
         windows = self.windows(known).flatten(2).transpose(1, 2)  # (B, N, L 4)
         places = _places(height, width, known)
         some = height * width if torch.is_grad_enabled() else _PIXELS
-        parts = [
-            self._logits(q, w, keys, p, shapes).softmax(-1) @ values
-            for q, w, p in zip(
-                queries.split(some, 1), windows.split(some, 1), places.split(some), strict=True
-            )
+        parts: list[list[Tensor]] = [[] for _ in wanted]
+        for q, w, p in zip(queries.split(some, 1), windows.split(some, 1), places.split(some), strict=True):
+            shares = self._logits(q, w, keys, p, shapes).softmax(-1)
+            # Apart, so that no gradient is filled up with zeros for the other.
+            for part, cells in zip(parts, wanted, strict=True):
+                part.append(shares @ cells)
+        read = [
+            (part[0] if len(part) == 1 else torch.cat(part, dim=1)).unflatten(1, (height, width))
+            for part in parts
         ]
-        read = torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, (height, width))
-        return (read[:, : read.shape[1] // 2], read[:, read.shape[1] // 2 :]) if plain else (read, None)
+        learned, *alone = (r.permute(0, 3, 1, 2) for r in read)
+        return learned, alone[0] if alone else None
 
     def _logits(
         self, queries: Tensor, windows: Tensor, keys: Tensor, places: Tensor, shapes: list[tuple[int, int]]
