@@ -170,8 +170,28 @@ class Connection:
         return Unavailable(
             f"The server at {self.address} cannot be reached",
             got=got,
-            mend="Check the address, and that `ovp serve` runs there",
+            mend=self._mend(got),
         )
+
+    def _mend(self, got: str) -> str:
+        """What to try, by what OpenSSL and gRPC say; a server tells no reasons to who speaks otherwise."""
+        for said, mend in _TLS_MENDS.items():
+            if said in got:
+                return mend
+        if "Socket closed" in got or "Connection reset" in got:
+            if self.tls is None:
+                return "Connect with tls=True or tls=TLS(...), if it serves over TLS"
+            if self.tls.certificate is None:
+                return "Show a certificate, TLS(certificate=..., key=...), if it wants one of its clients"
+        return "Check the address, and that `ovp serve` runs there"
+
+
+_TLS_MENDS = {
+    "CERTIFICATE_VERIFY_FAILED": "Name whom to trust: TLS(root_certificates=...), the authority that signed "
+    "the server's certificate",
+    "WRONG_VERSION_NUMBER": "Connect without tls: the server there does not serve over TLS",
+    "Hostname Verification": "Name what stands in the server's certificate: TLS(server_name=...)",
+}
 
 
 def closed() -> Unavailable:

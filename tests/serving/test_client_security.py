@@ -95,6 +95,22 @@ def test_a_client_that_does_not(guarded, pki, picture):
 
 
 @needs_openssl
+def test_what_is_wrong_with_a_connection_is_told(guarded, serve, pki, picture):
+    elsewhere = TLS(
+        root_certificates=pki["ca"][0], certificate=pki["robot"][0], key=pki["robot"][1], server_name="moon"
+    )
+    for server, tls, words in (
+        (guarded, None, "tls=True"),
+        (guarded, TLS(root_certificates=pki["ca"][0]), r"certificate=\.\.\."),
+        (guarded, _tls(pki, authority="other"), "root_certificates"),
+        (guarded, elsewhere, "server_name"),
+        (serve(), _tls(pki), "without tls"),
+    ):
+        with pytest.raises(Unavailable, match=words):
+            _ask(server, picture, timeout_s=5, tls=tls)
+
+
+@needs_openssl
 def test_awaited(guarded, pki, picture):
     async def main():
         async with AsyncClient(guarded.address, timeout_s=5, tls=_tls(pki), token=TOKEN) as client:
