@@ -18,8 +18,10 @@ from grpc_status import rpc_status
 from ovperception.client import Client
 from ovperception.v1.model_admin_service_pb2 import LoadModelRequest, UnloadModelRequest
 from ovperception.v1.model_admin_service_pb2_grpc import ModelAdminServiceStub
+from ovperception.v1.perception_service_pb2 import EncodeImageRequest
 from ovperception.v1.perception_service_pb2_grpc import PerceptionServiceStub
 from serving import Server, ServerConfig, questions
+from serving.presence import Presence
 from tests.serving.failure_calls import (
     IDLE,
     PICTURE,
@@ -33,11 +35,13 @@ from tests.serving.failure_calls import (
 from tests.serving.fake_model import FakeModel
 
 
-@pytest.mark.parametrize("stage", ["decode", "queue", "model", "ask", "encode"])
+@pytest.mark.parametrize("stage", ["decode", "queue", "model", "look", "ask", "encode"])
 def test_1_a_caller_leaves_at_each_stage(serve, connect, monkeypatch, stage):
     model = FakeModel()
     server = serve(model, max_client_requests=64)
-    reached, go = threading.Event(), threading.Event()
+    reached, go, left = threading.Event(), threading.Event(), threading.Event()
+    leave = Presence._leave
+    monkeypatch.setattr(Presence, "_leave", lambda presence: (leave(presence), left.set()))
 
     def halt(original):
         def halted(*rest, **options):
@@ -55,7 +59,10 @@ def test_1_a_caller_leaves_at_each_stage(serve, connect, monkeypatch, stage):
         monkeypatch.setattr(questions, "detections_message", halt(questions.detections_message))
     else:
         model.hold()
-    call = stub_of(server).DetectObjects.future(detect_request())
+    if stage == "look":  # nothing is asked: the pass itself ends the wait
+        call = stub_of(server).EncodeImage.future(EncodeImageRequest(image=detect_request().image))
+    else:
+        call = stub_of(server).DetectObjects.future(detect_request())
     if stage in {"decode", "ask", "encode"}:
         assert reached.wait(10)
     else:
@@ -65,10 +72,14 @@ def test_1_a_caller_leaves_at_each_stage(serve, connect, monkeypatch, stage):
         wait_for(lambda: server.engine.worker.depths()["images"] == 1)
         waiting.cancel()
     call.cancel()
+    assert left.wait(10)  # or the stage would be over before the server knows
+    if stage not in {"decode", "encode"}:  # in which the call's own thread works
+        wait_for(lambda: server.engine.admission.used == IDLE)
     go.set()
     model.release()
     wait_for(lambda: server.engine.admission.used == IDLE)
     assert len(connect(server).detect(PICTURE, ["cat"])) == 1
+    assert connect(server).encode(PICTURE)
 
 
 def _storm(server, count):
