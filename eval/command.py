@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast, get_args
 
@@ -123,6 +124,10 @@ def evaluate(
         return
     folder = _needed(out, "out", "--out FOLDER")
     if annotations is not None or results is not None:
+        _refuse_beside_files(
+            {"model": model, "server": server, "data": data, "root": root, "split": split}
+            | {"limit": limit, "images": images, "classes": classes, "only": only}
+        )
         protocol_command.score(
             _needed(protocol or None, "protocol", "--protocol NAME"),
             _needed(annotations, "annotations", "--annotations FILE_OR_FOLDER"),
@@ -176,6 +181,19 @@ def evaluate(
         workers=workers,
     )
     protocol_command.run_protocol(job, as_json=as_json)
+
+
+def _refuse_beside_files(options: Mapping[str, object]) -> None:
+    """Files are scored whole and by the protocol alone; an option that changed nothing would mislead."""
+    given = [f"--{name}" for name, value in options.items() if value not in (None, "")]
+    if given:
+        raise InvalidParameter(
+            "Files of results are scored as they are",
+            field=given[0].removeprefix("--"),
+            expected="--protocol, --metric, --annotations and --results",
+            got=" ".join(given),
+            mend="Leave it out",
+        )
 
 
 def _needed(value: T | None, field: str, option: str) -> T:

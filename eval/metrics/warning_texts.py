@@ -19,6 +19,8 @@ WARNINGS: Mapping[str, str] = {
     "degenerate_box": "detected box without width or height: it can match nothing",
     "empty_mask": "detected mask without pixels: it can match nothing",
     "image_without_results": "image without any result: all its objects count as missed",
+    "foreign_category": "category of the annotation file that is not one of the protocol's by id and name: "
+    "the file's own were judged, so no published number stands beside this one",
     "ignored_crowd": "crowd in a federated file: LVIS has none, it counts as an object",
     "no_results": "no results at all: every number is that of an empty answer",
     "result_of_unknown_category": "result of a category that the annotations do not list: left out",
@@ -26,6 +28,7 @@ WARNINGS: Mapping[str, str] = {
     "score_out_of_range": "score outside 0 to 1: only its order counts",
     "truth_size_unknown": "image without a size in the annotations: masks were not checked against it",
     "undecided_pixel": "pixel the prediction leaves undecided: it counts as missed",
+    "void_not_told": "image whose void regions the annotations do not tell: what was found there counts as wrong",
     "unlisted_file": "file in the folder of results that no annotation asks for: not read",
 }
 """Name -> meaning, in the singular; numbers made despite one of these are still right."""

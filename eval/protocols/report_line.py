@@ -25,7 +25,7 @@ def report_line(
     Args:
         protocol: that was followed.
         images: how many were judged.
-        vocabulary_hash: `Vocabulary.content_hash`.
+        vocabulary_hash: `Vocabulary.content_hash`; "" of an annotation file's own categories.
         engine: what computed the numbers, with its version, such as ``hotcoco 1.3.0``.
         split: if not the protocol's.
         templates: what was used in fact, if the model's own or another set.
@@ -39,13 +39,14 @@ def report_line(
     words = protocol.asked or protocol.vocabulary
     if protocol.asked_part:
         words += f" ({protocol.asked_part} alone)"
+    words = f"{words}, {vocabulary_hash[:12]}" if vocabulary_hash else "the annotation file's own"
     return "; ".join(
         (
             f"{protocol.data} {split or protocol.split}, {images:,} images",
             *_metric(protocol),
             f"background {protocol.background}",
             f"not judged: {protocol.ignore}",
-            f"words {words}, {vocabulary_hash[:12]}",
+            f"words {words}",
             f"templates {used_templates}, {protocol.words_rule}",
             f"resolution {used_resolution}",
             f"test-time augmentation {augmentation}",

@@ -11,6 +11,7 @@ from eval.outcome import Outcome
 from eval.protocols.published import Published, published
 from eval.reporting.bar_chart import Bar, bar_chart
 from eval.reporting.numbers import is_time, meaning, written
+from eval.running.annotation_checks import FOREIGN
 
 __all__ = ["Beside", "Tile", "beside_published", "tiles"]
 
@@ -70,6 +71,8 @@ def _rank(name: str, headline: str) -> int:
 
 def beside_published(outcome: Outcome) -> tuple[Beside, ...]:
     """For each metric that others published under the same protocol, bars and the rows they come from."""
+    if any(warning.name == FOREIGN for warning in outcome.warnings):
+        return ()
     rows = published(outcome.protocol)
     metrics = sorted({row.metric for row in rows}, key=lambda name: (name != outcome.headline, name))
     return tuple(

@@ -27,6 +27,7 @@ from eval.outcome import ConfusedPair, Curve, ImageCounts, ImageScore, Outcome, 
 from eval.outcome_files import prepare_folder, write_outcome
 from eval.protocols import AP, PQ, EvaluationProtocol, MeanIoU, groups_of, report_line
 from eval.running.agreement import box_agreement
+from eval.running.annotation_checks import FOREIGN, check_federated, foreign_categories
 from eval.running.ending import headline_of
 from eval.running.label_codings import label_files
 from eval.running.machine import installed, machine, tree, versions
@@ -87,8 +88,11 @@ def score_files(
     prepare_folder(out)
     started = datetime.datetime.now(datetime.UTC)
     classes, groups = _classes(protocol)
+    foreign = 0
     if isinstance(protocol.metric, AP):
-        found = _objects(protocol, protocol.metric, annotations, results, groups)
+        truth = read_json(annotations)
+        found = _objects(protocol, protocol.metric, truth, results, groups)
+        foreign = foreign_categories(truth["categories"], classes) if classes else 0
     elif isinstance(protocol.metric, PQ):
         found = _segments(annotations, results, annotation_maps, result_maps, groups)
     elif isinstance(protocol.metric, MeanIoU):
@@ -97,7 +101,7 @@ def score_files(
         raise Unsupported(
             "Episodes are not scored from files", field="protocol", got=protocol.name, mend="Name a model"
         )
-    words = classes.vocabulary.content_hash if classes else ""
+    words = classes.vocabulary.content_hash if classes and not foreign else ""
     outcome = Outcome(
         protocol=protocol.name,
         title=protocol.title,
@@ -106,7 +110,7 @@ def score_files(
         report_line=report_line(
             protocol,
             images=found.scores.images,
-            vocabulary_hash=words or "of the annotation file",
+            vocabulary_hash=words,
             engine=found.engine,
             templates="not known",
             resolution="not known",
@@ -121,7 +125,7 @@ def score_files(
         breakdowns=breakdowns(found.scores, groups),
         images=found.images,
         counts=found.counts,
-        warnings=counted_warnings(found.scores.warnings),
+        warnings=counted_warnings({**found.scores.warnings, FOREIGN: foreign}),
     )
     write_outcome(outcome, out)
     return outcome
@@ -162,11 +166,12 @@ def _facts(
 
 
 def _objects(
-    protocol: EvaluationProtocol, metric: AP, annotations: Path, results: Path, groups: Groups
+    protocol: EvaluationProtocol, metric: AP, truth: Mapping[str, Any], results: Path, groups: Groups
 ) -> _Scored:
-    truth = read_json(annotations)
     ids = _minival(truth) if protocol.split == "minival" else None
     scores = score_objects(metric, truth, str(results), groups, ids)
+    if metric.kind == "lvis":
+        check_federated(truth)
     categories = [row.category for row in scores.per_class]
     images, pairs = _agreements(truth, read_json(results), categories, ids)
     return _Scored(
@@ -181,10 +186,11 @@ def _objects(
     )
 
 
-def _minival(truth: Mapping[str, Any]) -> list[int]:
-    """Of LVIS val, the images that lie in COCO's val2017; all, if the file is of minival already."""
-    inside = [image["id"] for image in truth["images"] if "val2017/" in image.get("coco_url", "")]
-    return inside or [image["id"] for image in truth["images"]]
+def _minival(truth: Any) -> list[int] | None:
+    """Of LVIS val, the images that lie in COCO's val2017; None for all, as of a file of minival alone."""
+    images = truth.get("images") if isinstance(truth, Mapping) else None
+    rows = [row for row in images if isinstance(row, Mapping)] if isinstance(images, list) else []
+    return [row["id"] for row in rows if "id" in row and "val2017/" in str(row.get("coco_url"))] or None
 
 
 def _agreements(

@@ -154,3 +154,65 @@ def test_a_map_of_strange_values_is_named(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / kind / "a.png"), np.full((4, 4), value, np.uint8))
     with pytest.raises(InvalidDataset, match=r"^a.png: values .* no classes.*1 to 150.*\[200\]"):
         score_files(protocol("ade20k_150"), tmp_path / "truth", tmp_path / "found", tmp_path / "out")
+
+
+def boxes_of(name: str, **image: object) -> tuple[dict, list]:
+    """A truth of one box, and an answer to it."""
+    box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
+    truth = {
+        "images": [{"id": 1, "height": 8, "width": 8, **image}],
+        "annotations": [{"id": 1, "area": 16, **box}],
+        "categories": [{"id": 1, "name": name, "frequency": "c"}],
+    }
+    return truth, [{**box, "score": 0.5}]
+
+
+def scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, truth: object, found: object, *more: str
+) -> str:
+    """What the terminal says, and of an error its message."""
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    options = ["--annotations", str(tmp_path / "truth.json"), "--results", str(tmp_path / "found.json")]
+    status = cli.main(["eval", "--protocol", name, *options, "--out", str(tmp_path / "out"), *more])
+    told = capsys.readouterr()
+    assert bool(status) == bool(told.err)
+    return " ".join((told.err or told.out).split())
+
+
+def test_classes_of_another_set_are_no_published_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(tmp_path, capsys, "coco_box", *boxes_of("person"))
+    assert 'id="published"' in (tmp_path / "out/report.html").read_text()
+    text = scored(tmp_path, capsys, "coco_box", *boxes_of("widget"))
+    assert "1 x category of the annotation file that is not one of the protocol's" in text
+    assert "words the annotation file's own; " in text
+    assert 'id="published"' not in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_federated_truth_tells_what_was_searched_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists: dict[str, list[int]] = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    text = scored(tmp_path, capsys, "lvis_box", *boxes_of("aerosol can", **lists))
+    assert " x " not in text
+    for name in lists:
+        kept = {key: value for key, value in lists.items() if key != name}
+        text = scored(tmp_path, capsys, "lvis_box", *boxes_of("aerosol can", **kept))
+        assert f'1 of 1 images have no "{name}"' in text
+
+
+def test_a_truth_that_is_none_is_refused_for_minival_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = scored(tmp_path, capsys, "lvis_minival_box", [], [])
+    assert "This is not an annotation file" in text
+
+
+@pytest.mark.parametrize("option", [["--limit", "2"], ["--model", "tiny"], ["--server", "here:1"]])
+def test_options_that_files_cannot_follow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    text = scored(tmp_path, capsys, "coco_box", *boxes_of("person"), *option)
+    assert f"Got {option[0]}. Leave it out" in text

@@ -306,6 +306,6 @@ def test_label_files(tmp_path: Path) -> None:
 
 
 def test_every_warning_has_a_text() -> None:
-    source = "".join(p.read_text() for p in (Path(__file__).parents[3] / "eval/metrics").glob("*.py"))
+    source = "".join(p.read_text() for p in (Path(__file__).parents[3] / "eval").rglob("*.py"))
     for name in WARNINGS:
         assert source.count(f'"{name}"') >= 2, name
