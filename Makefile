@@ -14,7 +14,7 @@ JOBS   ?= 2
 BASE   ?=
 
 # Not among them: what needs official code or other servers, and the soak.
-BENCHMARKS := questions fcclip regionclip lseg evaluation feature_cache scheduling
+BENCHMARKS := questions fcclip regionclip lseg evaluation feature_cache scheduling served
 
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
