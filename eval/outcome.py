@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from ovperception.structures import Detections, PanopticMap, SemanticMap
 
 __all__ = [
+    "EDGE_COLUMNS",
+    "PIXEL_COLUMNS",
     "Answer",
     "Breakdown",
     "ClassRow",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 Answer = Detections | SemanticMap | PanopticMap
+PIXEL_COLUMNS = ("intersection", "truth", "predicted")
+EDGE_COLUMNS = ("both_edges", "either_edge", "counted_edge")
+"""Columns of `ImageCounts`; of the last one a class must have some to count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +218,8 @@ class ImageCounts:
 
     Attributes:
         columns: names of the M numbers: of mIoU "intersection", "truth", "predicted" (pixels; IoU is
-            intersection / (truth + predicted - intersection)); of PQ "tp", "fp", "fn", "iou".
+            intersection / (truth + predicted - intersection)), and of boundaries judged beside it
+            `EDGE_COLUMNS`; of PQ "tp", "fp", "fn", "iou".
         images: (N,) int64 index into `Outcome.images`.
         classes: (N,) int64 index into `Outcome.per_class`.
         values: (N, M) float64.

@@ -50,7 +50,7 @@ def read_matches(outcome: Outcome, metric: AP, truth: Path, predictions: Path) -
     Raises:
         MissingFile, InvalidDataset: a file is gone, or is not what it was.
     """
-    from eval.metrics.hotcoco_engine import matched
+    from eval.metrics import hotcoco_engine, pycocotools_engine
 
     masks = metric.iou != "bbox"
     federated = metric.kind == "lvis"
@@ -74,7 +74,11 @@ def read_matches(outcome: Outcome, metric: AP, truth: Path, predictions: Path) -
     task = APTask(truth=expected, results=found, iou=metric.iou, max_detections=(limit,), federated=federated)
     place = {image_id: i for i, image_id in enumerate(ids)}
     rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in matched(task, all_areas=False).eval_imgs:
+    if metric.iou == "boundary":  # as in `eval.metrics.ap_engine`, hotcoco has none of COCO's rules for it
+        judged = pycocotools_engine.matched(task)
+    else:
+        judged = hotcoco_engine.matched(task, all_areas=False).eval_imgs
+    for row in judged:
         if row is not None:
             rows[row["category_id"]].append(row)
     return {category: _class(found_there, place, len(ids)) for category, found_there in rows.items()}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from eval.comparing.matches import read_matches
 from eval.comparing.resampled_ap import resampled_ap
-from eval.comparing.resampled_maps import resampled_quality
+from eval.comparing.resampled_maps import resampled_qualities
+from eval.comparing.resampled_voc import read_voc_matches, resampled_voc
 from eval.outcome import ClassRow, Outcome
 from eval.protocols import protocol
 from eval.protocols.protocol import AP
@@ -20,6 +21,7 @@ from ovperception.errors import NotFound, OVPError
 __all__ = ["Resampled", "resample"]
 
 _CLOSE = 1e-6
+_MEANS = {"IoU": "mIoU", "ACC": "mACC", "boundary_IoU": "boundary_mIoU"}
 Values = NDArray[np.float64]
 
 
@@ -28,7 +30,7 @@ class Resampled:
     """B - A in every resample.
 
     Attributes:
-        metrics: name -> (R,); those that are means over classes.
+        metrics: name -> (R,); those that images add up to.
         per_class: (R, K) in the order of A's classes.
     """
 
@@ -84,18 +86,21 @@ _Quality = Callable[[NDArray[np.int32]], dict[str, Values]]
 def _qualities(run: Outcome, folder: Path) -> _Quality | str:
     """A function from (R, I) draws to column -> (R, K), the compared column first."""
     if run.counts is not None:
-        name = "PQ" if "tp" in run.counts.columns else "IoU"
         counts, classes, rule = run.counts, len(run.per_class), run.rules.get("averaging", "").split(" ")[0]
-        return lambda drawn: {name: resampled_quality(counts, classes, drawn, rule)}
+        return lambda drawn: resampled_qualities(counts, classes, drawn, rule)
     try:
         metric = protocol(run.protocol).metric
     except NotFound:
         return "what each image added is not kept by this kind of run"
-    if not isinstance(metric, AP) or metric.iou == "boundary" or metric.kind == "voc":
+    if not isinstance(metric, AP):
         return "what each image added is not kept for this metric"
     if not run.facts.truth or not run.facts.predictions:
         return "the annotations or the predictions were not kept"
-    matches = read_matches(run, metric, folder / run.facts.truth, folder / run.facts.predictions)
+    files = folder / run.facts.truth, folder / run.facts.predictions
+    if metric.kind == "voc":
+        boxes, curve = read_voc_matches(run, *files), metric.curve
+        return lambda drawn: {"mAP": resampled_voc(boxes, drawn, curve)}
+    matches = read_matches(run, metric, *files)
     ids = [row.id for row in run.per_class]
 
     def quality(drawn: NDArray[np.int32]) -> dict[str, Values]:
@@ -110,7 +115,10 @@ def _means(found: Mapping[str, Values], run: Outcome) -> dict[str, Values]:
     means: dict[str, Values] = {}
     groups = {group for row in run.per_class for group in row.groups}
     for column, values in found.items():
-        name = "mIoU" if column == "IoU" else column
+        name = _MEANS.get(column, column)
+        if values.ndim == 1:
+            means[name] = values
+            continue
         means[name] = _mean(values, run, lambda row: True)
         if column == "AP75":
             continue

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from eval.comparing.matches import ClassMatches
 from eval.metrics.precision_recall import RECALL_POINTS
 
-__all__ = ["resampled_ap"]
+__all__ = ["chunks", "resampled_ap"]
 
 _CELLS = 1 << 24
 """Numbers held at once: bounds the memory, whatever the size of a class."""
@@ -36,12 +36,13 @@ def resampled_ap(
         if class_id not in matches:
             continue
         one = matches[class_id]
-        for rows in _chunks(len(weights), len(one.images)):
+        for rows in chunks(len(weights), len(one.images)):
             found[rows, k] = _class(one, weights[rows])
     return found
 
 
-def _chunks(resamples: int, detections: int) -> Iterator[slice]:
+def chunks(resamples: int, detections: int) -> Iterator[slice]:
+    """Parts of the resamples that are held at once."""
     step = max(1, _CELLS // max(1, detections))
     for start in range(0, resamples, step):
         yield slice(start, min(start + step, resamples))

@@ -22,7 +22,7 @@ from eval.metrics.results import Results, read_results
 from eval.metrics.scores import Category, ClassScore, VOCScores
 from ovperception.errors import InvalidParameter
 
-__all__ = ["VOCCurve", "score_voc", "voc_ap"]
+__all__ = ["VOCCurve", "matched_class", "score_voc", "voc_ap"]
 
 VOCCurve = Literal["11 points", "area"]
 
@@ -112,23 +112,31 @@ def _check(iou: float, curve: str) -> None:
 def _by_class(
     expected: GroundTruth, found: Results, iou: float, curve: VOCCurve
 ) -> dict[Category, float | None]:
-    assert expected.boxes is not None
-    assert found.boxes is not None
     answers: dict[Category, float | None] = {}
     for category in expected.categories:
-        there, given = expected.category_ids == category.id, found.category_ids == category.id
-        order = np.flatnonzero(given)[np.argsort(-found.scores[given], kind="stable")]
-        right, counted = _matched(
-            expected.image_ids[there],
-            _corners(expected.boxes[there]),
-            expected.crowd[there],
-            found.image_ids[order],
-            _corners(found.boxes[order]),
-            iou,
-        )
-        objects = int((~expected.crowd[there]).sum())
-        answers[category] = _average(right[counted], objects, curve) if objects else None
+        _, right = matched_class(expected, found, category.id, iou)
+        objects = int((~expected.crowd[expected.category_ids == category.id]).sum())
+        answers[category] = _average(right, objects, curve) if objects else None
     return answers
+
+
+def matched_class(
+    expected: GroundTruth, found: Results, category_id: int, iou: float = 0.5
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Of a class: (N,) index of its detections that count, the best first, and which of them are right."""
+    assert expected.boxes is not None
+    assert found.boxes is not None
+    there, given = expected.category_ids == category_id, found.category_ids == category_id
+    order = np.flatnonzero(given)[np.argsort(-found.scores[given], kind="stable")]
+    right, counted = _matched(
+        expected.image_ids[there],
+        _corners(expected.boxes[there]),
+        expected.crowd[there],
+        found.image_ids[order],
+        _corners(found.boxes[order]),
+        iou,
+    )
+    return order[counted], right[counted]
 
 
 def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from eval.metrics.ap_engine import APTask
 from eval.metrics.boundary import boundary_rle
 from eval.metrics.precision_recall import PrecisionRecall
 
-__all__ = ["PycocotoolsEngine"]
+__all__ = ["PycocotoolsEngine", "matched"]
 
 
 class PycocotoolsEngine:
@@ -45,6 +45,15 @@ class PycocotoolsEngine:
             category_ids=task.category_ids,
             max_detections=task.max_detections,
         )
+
+
+def matched(task: APTask) -> list[dict[str, Any] | None]:
+    """Detections matched to objects, image by image, of all areas together."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge = _Judge(task)
+        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
+        judge.evaluate()
+    return [row and {**row, "dtMatched": row["dtMatches"] > 0} for row in judge.evalImgs]
 
 
 class _Judge(COCOeval):  # type: ignore[misc]  # pycocotools has no types

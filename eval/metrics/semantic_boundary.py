@@ -117,16 +117,19 @@ class BoundaryIoU:
         table: NDArray[np.int64] = self.confusion.counts if self.rule == "detectron2" else self.counts
         return table.reshape(-1)
 
-    def per_class(self) -> NDArray[np.float64]:
-        """(K,) boundary IoU, NaN where no boundary is."""
+    def sums(self) -> NDArray[np.int64]:
+        """(K, 3) pixels in both boundaries, in either, and those without which a class does not count."""
         if self.rule == "per class":
-            both, either = self.counts.T
-            return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+            return np.column_stack([self.counts, self.counts[:, 1]])
         confusion, count = self.confusion, len(self.counts)
         hits, true = confusion.hits[:count], confusion.truth_pixels[:count]
         # Its union is of all pixels, those of no class included, and its mean over classes in the truth.
-        union = true + confusion.counts[:, :count].sum(axis=0) - hits
-        return np.where(true > 0, hits / np.maximum(union, 1), np.nan)
+        return np.column_stack([hits, true + confusion.counts[:, :count].sum(axis=0) - hits, true])
+
+    def per_class(self) -> NDArray[np.float64]:
+        """(K,) boundary IoU, NaN where no boundary is."""
+        both, either, counted = self.sums().T
+        return np.where(counted > 0, both / np.maximum(either, 1), np.nan)
 
     def mean(self) -> float | None:
         """Mean over the classes that have a boundary; None without any."""

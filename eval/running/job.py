@@ -143,7 +143,7 @@ def _opened(job: Job) -> Dataset:
             raise InvalidParameter(
                 "A folder of label maps needs its classes and its pictures",
                 field="words" if job.words is None else "root",
-                expected="--words FILE --root FOLDER_OF_PICTURES",
+                expected="--classes FILE --root FOLDER_OF_PICTURES",
             )
         return label_folder(job.root, job.data, job.words)
     usual = job.protocol.split if job.data == job.protocol.data else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.metrics import (
     BoundaryIoU,
@@ -24,7 +25,7 @@ from eval.metrics import (
     score_voc,
     with_boundary,
 )
-from eval.outcome import ConfusedPair, Curve, ImageCounts
+from eval.outcome import EDGE_COLUMNS, PIXEL_COLUMNS, ConfusedPair, Curve, ImageCounts
 from eval.protocols import AP, PQ, FewShot, MeanIoU
 from eval.running.done import Done
 from eval.running.journal import Record
@@ -155,9 +156,13 @@ def _labels(opened: Opened, done: Done, metric: MeanIoU) -> Scored:
         cells, pixels = np.array(record["cells"], np.int64), np.array(record["pixels"], np.int64)
         confusion.counts.ravel()[cells] += pixels
         confusion.images += 1
+        extra = np.zeros((count, 0))
         if edges is not None:
             edges.add_cells(record["boundary"])
-        parts.append(_image_counts(number, cells, pixels, count))
+            of_image = BoundaryIoU(count, edges.rule)
+            of_image.add_cells(record["boundary"])
+            extra = of_image.sums().astype(np.float64)
+        parts.append(_image_counts(number, cells, pixels, extra))
     scores = score_semantic(
         confusion,
         categories,
@@ -174,19 +179,20 @@ def _labels(opened: Opened, done: Done, metric: MeanIoU) -> Scored:
         truth=str(opened.dataset.annotations or ""),
         predictions=f"{FOLDER}/labels",
         confusion=confused_labels(scores, categories),
-        counts=_counts(("intersection", "truth", "predicted"), parts),
+        counts=_counts(PIXEL_COLUMNS + (EDGE_COLUMNS if edges else ()), parts),
     )
 
 
-def _image_counts(number: int, cells: Any, pixels: Any, count: int) -> Any:
-    """(n, 5): image, class, intersection, true and predicted pixels."""
+def _image_counts(number: int, cells: Any, pixels: Any, extra: NDArray[np.float64]) -> Any:
+    """(n, 5 + M): image, class, intersection, true and predicted pixels, and M further columns, (K, M)."""
+    count = len(extra)
     true, given = np.divmod(cells, count + 1)
     columns = [
         np.bincount(true[true == given], weights=pixels[true == given], minlength=count + 1),
         np.bincount(true, weights=pixels, minlength=count + 1),
         np.bincount(given, weights=pixels, minlength=count + 1),
     ]
-    table = np.stack(columns, axis=1)[:count]
+    table = np.concatenate([np.stack(columns, axis=1)[:count], extra], axis=1)
     present = np.flatnonzero(table.any(axis=1))
     return np.column_stack([np.full(len(present), number), present, table[present]])
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from eval.comparing import compare
 from eval.metrics import BoundaryIoU, score_coco, voc_ap
 from eval.outcome_files import read_outcome
 from eval.protocols import protocol, report_line, with_metric
@@ -104,6 +105,10 @@ def test_a_run_goes_on_and_adds_up(tmp_path: Path, fake_model: type) -> None:
     truthful = job(name, tmp_path / "truthful")
     (right,) = run([truthful], asker=LocalAsker(fake_model(drawn(3)), truthful))
     assert right.metrics["boundary_mIoU"] == 1
+    found = compare(outcome, right, (whole.out, truthful.out), resamples=100)
+    assert not found.no_interval
+    low = {row.name: row.low for row in found.metrics}
+    assert None not in [low[name] for name in ("boundary_mIoU", "mIoU", "mACC", "fwIoU", "pACC")]
 
 
 def test_what_does_not_go_together() -> None:

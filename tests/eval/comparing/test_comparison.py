@@ -116,7 +116,12 @@ def maps_run(seed: int) -> Outcome:
         kind="semantic",
         headline="mIoU",
         report_line="",
-        metrics={"mIoU": float(np.mean(iou)), "mIoU_novel": iou[1], "pACC": 0.5},
+        metrics={
+            "mIoU": float(np.mean(iou)),
+            "mIoU_novel": iou[1],
+            "pACC": float(hits.mean() / 100),
+            "x": 0.5,
+        },
         rules={"averaging": "detectron2 (classes with ground truth)"},
         per_class=tuple(
             ClassRow(id=k, name=n, groups=(g,), values={"IoU": iou[k]})
@@ -130,8 +135,9 @@ def maps_run(seed: int) -> Outcome:
 def test_maps_need_no_files() -> None:
     found = compare(maps_run(0), maps_run(1), (Path("a"), Path("b")), resamples=200)
     metrics = {row.name: row for row in found.metrics}
-    assert set(metrics) == {"mIoU", "mIoU_novel", "pACC"}
+    assert set(metrics) == {"mIoU", "mIoU_novel", "pACC", "x"}
     assert metrics["mIoU"].is_clear
     assert metrics["mIoU"].low < metrics["mIoU"].difference < metrics["mIoU"].high
     assert metrics["mIoU_novel"].low == next(r for r in found.per_class if r.name == "sea").low
-    assert metrics["pACC"].low is None
+    assert metrics["pACC"].low < metrics["pACC"].difference < metrics["pACC"].high
+    assert metrics["x"].low is None

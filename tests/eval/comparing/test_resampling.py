@@ -10,13 +10,15 @@ import pytest
 
 from eval.comparing.matches import read_matches
 from eval.comparing.resampled_ap import resampled_ap
-from eval.comparing.resampled_maps import resampled_quality
+from eval.comparing.resampled_maps import resampled_qualities
+from eval.comparing.resampled_voc import read_voc_matches, resampled_voc
 from eval.comparing.resampling import draws, interval
-from eval.metrics import Category, ConfusionMatrix, score_coco, score_lvis, score_semantic
+from eval.metrics import Category, ConfusionMatrix, score_coco, score_lvis, score_semantic, score_voc
 from eval.metrics.json_files import read_json
 from eval.outcome import ClassRow, ImageCounts, ImageScore, Outcome
 from eval.protocols.protocol import AP
-from tests.eval.comparing.runs import IMAGES, NAMES, detection_files
+from ovperception.rle import RLE
+from tests.eval.comparing.runs import IMAGES, NAMES, detection_files, write_json
 
 
 def described(truth: dict[str, Any]) -> Outcome:
@@ -79,6 +81,39 @@ def test_ap_is_that_of_the_drawn_images(tmp_path: Path, kind: str) -> None:
                 assert answer == (expected if expected is None else pytest.approx(expected, abs=1e-9))
 
 
+@pytest.mark.parametrize("curve", ["area", "11 points"])
+def test_voc_is_that_of_the_drawn_images(tmp_path: Path, curve: Any) -> None:
+    files = detection_files(tmp_path, seed=3)
+    truth, results = read_json(files[0]), read_json(files[1])
+    weights = draws(len(IMAGES), 6, seed=1)
+    found = resampled_voc(read_voc_matches(described(truth), *files), weights, curve)
+    for row, counts in zip(found, weights, strict=True):
+        scores = score_voc(*repeated(truth, results, counts), curve=curve)
+        expected = [line.values["AP"] for line in scores.per_class]
+        assert [None if np.isnan(v) else pytest.approx(v, abs=1e-12) for v in row] == expected
+
+
+def test_boundary_ap_is_that_of_the_drawn_images(tmp_path: Path) -> None:
+    files = detection_files(tmp_path, seed=3)
+    truth, results = read_json(files[0]), read_json(files[1])
+    for row in (*truth["annotations"], *results):
+        x, y, width, height = (round(side) for side in row.pop("bbox"))
+        mask = np.zeros((100, 100), np.uint8)
+        mask[max(y, 0) : y + height, max(x, 0) : x + width] = 1
+        row["segmentation"] = RLE.encode(mask).to_coco()
+    write_json(files[0], truth)
+    write_json(files[1], results)
+    metric = AP(kind="coco", iou="boundary", max_detections=100)
+    ids = [c["id"] for c in truth["categories"]]
+    weights = draws(len(IMAGES), 3, seed=1)
+    found = resampled_ap(read_matches(described(truth), metric, *files), ids, weights)
+    for row, counts in zip(found, weights, strict=True):
+        scores = score_coco(*repeated(truth, results, counts), iou="boundary")
+        expected = [line.values["AP"] for line in scores.per_class]
+        means = row.mean(axis=1)
+        assert [None if np.isnan(v) else pytest.approx(v, abs=1e-9) for v in means] == expected
+
+
 @pytest.mark.parametrize("rule", ["detectron2", "mmseg", "sceneparsing"])
 def test_iou_is_that_of_the_drawn_images(rule: Any) -> None:
     generator = np.random.default_rng(0)
@@ -101,14 +136,17 @@ def test_iou_is_that_of_the_drawn_images(rule: Any) -> None:
         values=table[:, 2:].astype(float),
     )
     weights = draws(4, 5, seed=2)
-    found = resampled_quality(counts, 4, weights, rule)
-    for row, drawn in zip(found, weights, strict=True):
+    found = resampled_qualities(counts, 4, weights, rule)
+    for n, drawn in enumerate(weights):
         total = ConfusionMatrix(4)
         for one, count in zip(singles, drawn.tolist(), strict=True):
             for _ in range(count):
                 total.merge(one)
         scores = score_semantic(total, [Category(id=k, name=n) for k, n in enumerate(NAMES)], rule=rule)
-        assert np.nanmean(row) == pytest.approx(scores.metrics["mIoU"])
+        assert np.nanmean(found["IoU"][n]) == pytest.approx(scores.metrics["mIoU"])
+        assert np.nanmean(found["ACC"][n]) == pytest.approx(scores.metrics["mACC"])
+        for name in ("fwIoU", "pACC"):
+            assert found[name][n] == pytest.approx(scores.metrics[name])
 
 
 def test_pq_of_sums() -> None:
@@ -118,9 +156,11 @@ def test_pq_of_sums() -> None:
         classes=np.array([0, 0, 1]),
         values=np.array([[1.0, 0, 1, 0.8], [2, 2, 0, 1.5], [0, 1, 0, 0]]),
     )
-    found = resampled_quality(counts, 3, np.array([[1, 1], [2, 0]], np.int32), "")
-    np.testing.assert_allclose(found[0], [2.3 / (3 + 1 + 0.5), 0.0, np.nan])
-    np.testing.assert_allclose(found[1], [1.6 / (2 + 1), np.nan, np.nan])
+    found = resampled_qualities(counts, 3, np.array([[1, 1], [2, 0]], np.int32), "")
+    np.testing.assert_allclose(found["PQ"][0], [2.3 / (3 + 1 + 0.5), 0.0, np.nan])
+    np.testing.assert_allclose(found["PQ"][1], [1.6 / (2 + 1), np.nan, np.nan])
+    np.testing.assert_allclose(found["SQ"][0], [2.3 / 3, 0.0, np.nan])
+    np.testing.assert_allclose(found["RQ"][0], [3 / (3 + 1 + 0.5), 0.0, np.nan])
 
 
 def test_draws_are_seeded_and_complete() -> None:
