@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ovperception.errors import InvalidParameter
 
-__all__ = ["Views", "look_around"]
+__all__ = ["Axis", "Band", "Place", "Views", "look_around", "places", "windows"]
 
 _LARGEST = 2**26
 """Pixels that a scaled picture may have."""
@@ -82,6 +82,11 @@ class Views:
         # The references write two thirds, not one minus a third, whose product may fall short of a whole.
         return int(self.crop * (1 - self.overlap) + 1e-6)
 
+    @property
+    def looks(self) -> int:
+        """How often each place of a picture counts: once at each scale and on each side."""
+        return len(self.scales) * (2 if self.flip else 1)
+
     def scaled(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         """What a picture of this (height, width) becomes at a scale."""
         height, width = size
@@ -140,33 +145,25 @@ def look_around(embed: Callable[[Tensor], Tensor], images: Tensor, views: Views)
     Raises:
         InvalidParameter: A scale makes a picture of this shape immense.
     """
-    size = (int(images.shape[2]), int(images.shape[3]))
-    grid = views.grid(size)
     total: Tensor | None = None
-    for scale in views.scales:
-        scaled = views.scaled(size, scale)
-        if max(scaled[0], views.crop) * max(scaled[1], views.crop) > _LARGEST:
-            raise InvalidParameter(
-                "A view is too large", field="views.scales", expected=f"up to {_LARGEST} pixels", got=scaled
-            )
-        picture = F.interpolate(images.float(), scaled, mode="bilinear", align_corners=True)
-        for window, down, across in _windows(picture, grid, views):
-            sides = (window, window.flip(-1)) if views.flip else (window,)
-            found = embed(sides[0]).float()
-            if len(sides) == 2:
-                found = found + embed(sides[1]).float().flip(-1)
-            if total is None:
-                total = found.new_zeros(len(images), found.shape[1], *grid)
-            rows, columns = down.over(found.shape[2], found), across.over(found.shape[3], found)
-            if rows.stop > rows.start and columns.stop > columns.start:
-                part = rows.weights @ (found @ columns.weights.T)
-                total[..., rows.start : rows.stop, columns.start : columns.stop] += part
+    for window, place in windows(images, views):
+        sides = (window, window.flip(-1)) if views.flip else (window,)
+        found = embed(sides[0]).float()
+        if len(sides) == 2:
+            found = found + embed(sides[1]).float().flip(-1)
+        if total is None:
+            size = (int(images.shape[2]), int(images.shape[3]))
+            total = found.new_zeros(len(images), found.shape[1], *views.grid(size))
+        rows, columns = place.down.over(found.shape[2], found), place.across.over(found.shape[3], found)
+        if rows.stop > rows.start and columns.stop > columns.start:
+            part = rows.weights @ (found @ columns.weights.T)
+            total[..., rows.start : rows.stop, columns.start : columns.stop] += part
     assert total is not None
-    return total / (len(views.scales) * (2 if views.flip else 1))
+    return total / views.looks
 
 
 @dataclass(frozen=True)
-class _Band:
+class Band:
     """The cells of one axis that read a window, and how much of each of its cells."""
 
     start: int
@@ -175,32 +172,72 @@ class _Band:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """One axis of a window: from its pixels to the cells of the grid."""
 
     weights: Tensor  # (cells of the grid, pixels of the window), with the average over windows in them
     crop: int
 
-    def over(self, cells: int, like: Tensor) -> _Band:
+    def over(self, cells: int, like: Tensor) -> Band:
         """From the cells that a window was embedded to."""
         spread = _aligned(cells, self.crop)[: self.weights.shape[1]]  # (pixels, cells)
         whole = self.weights @ spread
         used = (self.weights != 0).any(1).nonzero()
         start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-        return _Band(start, stop, whole[start:stop].to(like))
+        return Band(start, stop, whole[start:stop].to(like))
 
 
-def _windows(picture: Tensor, grid: tuple[int, int], views: Views) -> Iterator[tuple[Tensor, _Axis, _Axis]]:
-    """Windows, padded to their full size, with what becomes of their rows and columns."""
-    height, width = picture.shape[2:]
-    for top, down in _axis(height, grid[0], views):
-        for left, across in _axis(width, grid[1], views):
-            window = picture[..., top : top + views.crop, left : left + views.crop]
-            bottom, right = views.crop - window.shape[2], views.crop - window.shape[3]
-            yield F.pad(window, (0, right, 0, bottom), value=views.pad_value), down, across
+@dataclass(frozen=True)
+class Place:
+    """Where a window lies.
+
+    Attributes:
+        scaled: (height, width) that the picture has.
+        top, left: of the window in it.
+        down, across: what becomes of its rows and columns.
+    """
+
+    scaled: tuple[int, int]
+    top: int
+    left: int
+    down: Axis
+    across: Axis
 
 
-def _axis(length: int, cells: int, views: Views) -> list[tuple[int, _Axis]]:
+def places(size: tuple[int, int], views: Views) -> Iterator[Place]:
+    """Where the windows of a picture of this (height, width) lie, scale by scale.
+
+    Raises:
+        InvalidParameter: A scale makes a picture of this shape immense.
+    """
+    grid = views.grid(size)
+    for scale in views.scales:
+        scaled = views.scaled(size, scale)
+        if max(scaled[0], views.crop) * max(scaled[1], views.crop) > _LARGEST:
+            raise InvalidParameter(
+                "A view is too large", field="views.scales", expected=f"up to {_LARGEST} pixels", got=scaled
+            )
+        for top, down in _axis(scaled[0], grid[0], views):
+            for left, across in _axis(scaled[1], grid[1], views):
+                yield Place(scaled, top, left, down, across)
+
+
+def windows(images: Tensor, views: Views) -> Iterator[tuple[Tensor, Place]]:
+    """(B, 3, H, W) -> every window (B, 3, crop, crop), padded to its full size.
+
+    Raises:
+        InvalidParameter: A scale makes a picture of this shape immense.
+    """
+    picture = images[..., :0, :0]
+    for place in places((int(images.shape[2]), int(images.shape[3])), views):
+        if picture.shape[2:] != place.scaled:
+            picture = F.interpolate(images.float(), place.scaled, mode="bilinear", align_corners=True)
+        window = picture[..., place.top : place.top + views.crop, place.left : place.left + views.crop]
+        bottom, right = views.crop - window.shape[2], views.crop - window.shape[3]
+        yield F.pad(window, (0, right, 0, bottom), value=views.pad_value), place
+
+
+def _axis(length: int, cells: int, views: Views) -> list[tuple[int, Axis]]:
     """Where the windows of one axis begin, and what becomes of their pixels.
 
     The last window is cut at the end and padded, not shifted back, as in the references.
@@ -211,7 +248,7 @@ def _axis(length: int, cells: int, views: Views) -> list[tuple[int, _Axis]]:
     for start, stop in spans:
         covered[start:stop] += 1
     resize = _aligned(length, cells) / covered  # (cells, length)
-    return [(start, _Axis(resize[:, start:stop], views.crop)) for start, stop in spans]
+    return [(start, Axis(resize[:, start:stop], views.crop)) for start, stop in spans]
 
 
 def _aligned(cells: int, pixels: int) -> Tensor:

@@ -129,7 +129,8 @@ class LSegConfig:
             2 depthwise blocks.
         block_depth: how often; 0 counts as 1, as in the reference.
         activation: between these blocks.
-        views: how a picture is looked at more than once (`ovperception.sliding`); None: once, as it is.
+        views: how a picture is looked at more than once (`ovperception.sliding`); None: once, as it is. With
+            an `arch_option` every window is kept (`heads.lseg.looks`), which takes much memory.
         seen_words: names of the classes met in training, with their synonyms.
         seen_weight, unseen_weight: where the CLIP is read, the share of what was learned in the similarity
             with a word that was met in training, and with any other; the rest is the frozen CLIP's, as in
@@ -225,12 +226,6 @@ class LSegConfig:
                 field="activation",
                 expected=" or ".join(get_args(Activation)),
                 got=self.activation,
-            )
-        if self.views is not None and self.arch_option:
-            raise InvalidParameter(
-                "Views are averaged before the words are known, and blocks that refine logits come after",
-                field="views",
-                expected="arch_option 0, or no views",
             )
 
     @property

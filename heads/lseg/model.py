@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from heads.lseg.blocks import RegularisationBlock
 from heads.lseg.config import LEVELS, LSegConfig
 from heads.lseg.decoder import Decoder
+from heads.lseg.looks import LookedEncoding, LookedScores, keep_looks
 from heads.lseg.losses import LossSettings, apart, pixel_text_loss
 from heads.lseg.reading import Reader
 from heads.lseg.trunk import VisionTransformer
@@ -100,7 +101,7 @@ class LSeg(nn.Module):
         backbone.check_embed_dim(config.embed_dim)
         return cls(config)
 
-    def encode(self, backbone: Backbone, features: Features) -> LSegEncoding:
+    def encode(self, backbone: Backbone, features: Features) -> LSegEncoding | LookedEncoding:
         """The wordless half.
 
         Args:
@@ -111,16 +112,15 @@ class LSeg(nn.Module):
         Returns:
             Embeddings at half the size of the network input (`grow` times that of the finest map where the
             head stands on the backbone's maps), or of the views' grid. The corners of the grid are those of
-            the network input.
+            the network input. With views and blocks that refine logits, those of every window.
 
         Raises:
             InvalidParameter: Pixels or a stage are missing, a stage has other channels than the head was
-                built for, or the input is no multiple of the trunk's patch.
+                built for, the input is no multiple of the trunk's patch, or its views are too many.
         """
         if self.config.views is None:
-            found = self.both(features, self.read(backbone, features), plain=self._keeps)
-            # All numbers of a pixel side by side: so words are multiplied with them, each time anew.
-            return LSegEncoding(*(f if f is None else _pixel_by_pixel(f) for f in found))
+            learned, frozen = self.both(features, self.read(backbone, features), plain=self._keeps)
+            return LSegEncoding(_pixel_by_pixel(learned), None if frozen is None else _pixel_by_pixel(frozen))
         images = _pixels(features)
 
         def embed(some: Tensor) -> Tensor:
@@ -128,6 +128,8 @@ class LSeg(nn.Module):
             found = self.both(looked, self.read(backbone, looked), plain=self._keeps)
             return torch.cat([f for f in found if f is not None], dim=1)
 
+        if self.block is not None:
+            return keep_looks(embed, images, self.config.views)
         parts = look_around(embed, images, self.config.views).split(self.config.embed_dim, dim=1)
         return LSegEncoding(*parts)
 
@@ -223,6 +225,18 @@ class LSeg(nn.Module):
             InvalidParameter: More than one image, or the encoding of another head.
         """
         encoding = one_image(encoding, PixelEncoding, "LSeg names the pixels of one image at a time")
+        if isinstance(encoding, LookedEncoding):
+            assert self.config.views is not None
+            return LookedScores(
+                embeddings=encoding.embeddings[0],
+                text=self._words(text) if self._keeps else text,
+                scale=self.config.logit_scale,
+                align_corners=True,
+                refine=self.block,
+                reach=self.config.applications,
+                views=self.config.views,
+                size=(int(encoding.size[0, 0]), int(encoding.size[0, 1])),
+            )
         embeddings, words = self._weighed(encoding, text)
         return TextPixelScores(
             embeddings=embeddings,
@@ -239,12 +253,16 @@ class LSeg(nn.Module):
         frozen = encoding.frozen if isinstance(encoding, LSegEncoding) else None
         if frozen is None:
             return encoding.embeddings[0], text
+        both = torch.cat([e[0].permute(1, 2, 0) for e in (encoding.embeddings, frozen)], dim=2)
+        return both.permute(2, 0, 1), self._words(text)
+
+    def _words(self, text: TextClassifier) -> TextClassifier:
+        """Rows that multiply with both embeddings of a pixel side by side, and so weigh them."""
         shares = torch.where(self._seen(text), self.config.seen_weight, self.config.unseen_weight)
         counts = torch.tensor(text.synonym_counts)
         share = shares.repeat_interleave(counts)[:, None].to(text.embeddings)
         rows = torch.cat((share * text.embeddings, (1 - share) * text.embeddings), dim=1)
-        both = torch.cat([e[0].permute(1, 2, 0) for e in (encoding.embeddings, frozen)], dim=2)
-        return both.permute(2, 0, 1), replace(text, embeddings=rows)
+        return replace(text, embeddings=rows)
 
     def _seen(self, text: TextClassifier) -> Tensor:
         """(K,) bool: the class shares a name or synonym, letter by letter, with the training vocabulary."""
@@ -264,6 +282,7 @@ def _dense_facts(backbone: BackboneSpec) -> dict[str, Any]:
 
 
 def _pixel_by_pixel(maps: Tensor) -> Tensor:
+    """The same with all numbers of a pixel side by side, as words are multiplied with them."""
     return maps.contiguous(memory_format=torch.channels_last)
 
 

@@ -151,7 +151,6 @@ def test_views_are_summed_before_the_words() -> None:
         {"arch_option": 3},
         {"arch_option": 1, "block_depth": -1},
         {"arch_option": 1, "activation": "gelu"},
-        {"arch_option": 1, "views": {"base": 8, "crop": 8}},
         {"embed_dim": 23},
         {"views": 3},
         {"views": {"base": 8}},
