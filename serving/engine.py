@@ -124,6 +124,11 @@ class Engine:
         """
         return self.kept.forget_model(self.models.remove(name))
 
+    def drop_expired(self) -> None:
+        """Let go of kept images and shared memory whose time is over, though nobody asks for others."""
+        self.kept.drop_expired()
+        self.shared_memory.drop_expired()
+
     def on_drain(self, callback: Callable[[], None], *, forget: bool = False) -> None:
         """Have `callback` called when the engine takes no more calls; or do not, any more."""
         if forget:

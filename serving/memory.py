@@ -7,42 +7,25 @@ second burst uses it again; but a server that was overloaded once would hold on 
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable
 
 __all__ = ["QuietTrimmer", "allocator_trim"]
 
-_EVERY_S = 5.0
-
 
 class QuietTrimmer:
-    """A thread that looks now and then whether work was done and is over, and trims then.
+    """Trims when work was done and is over.
 
     Args:
         done: How much was done so far.
         quiet: Whether nothing is in work.
         trim: Gives memory back; None where the allocator has no such thing, and nothing happens.
-        every_s: How often it looks.
     """
 
     def __init__(
-        self,
-        done: Callable[[], int],
-        quiet: Callable[[], bool],
-        *,
-        trim: Callable[[], object] | None,
-        every_s: float = _EVERY_S,
+        self, done: Callable[[], int], quiet: Callable[[], bool], *, trim: Callable[[], object] | None
     ) -> None:
         self._done, self._quiet, self._trim = done, quiet, trim
-        self._every_s = every_s
         self._trimmed_at = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ovperception-trim", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        if self._trim is not None:
-            self._thread.start()
 
     def look(self) -> None:
         """Trim if work was done since the last time, and is over."""
@@ -50,16 +33,6 @@ class QuietTrimmer:
         if self._trim is not None and done != self._trimmed_at and self._quiet():
             self._trimmed_at = done
             self._trim()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._every_s):
-            self.look()
 
 
 def allocator_trim() -> Callable[[], object] | None:

@@ -1,7 +1,7 @@
 """Reflection: what a server serves, told to tools such as grpcurl that have no protos.
 
-grpcio has the service as ``v1alpha`` alone. Tools of today ask ``v1`` first, some nothing else; its messages are
-the same but for their package, so the same servicer answers both.
+grpcio has the service as ``v1alpha`` alone. Tools of today ask ``v1`` first, some nothing else; its messages
+are the same but for their package, so the same servicer answers both.
 """
 
 from __future__ import annotations

@@ -160,6 +160,11 @@ class KeptScenes:
                     self._bytes -= sum(gone)
         return len(dropped)
 
+    def drop_expired(self) -> None:
+        """Drop those whose time is over, as is done along with every use too."""
+        with self._lock:
+            self._drop_expired()
+
     def clear(self) -> None:
         """Drop all."""
         with self._lock:

@@ -25,6 +25,7 @@ from serving.certificate_scopes import CertificateScopes
 from serving.config import ServerConfig
 from serving.engine import Engine
 from serving.gauges import Gauges, read_gauges
+from serving.housekeeping import Housekeeper
 from serving.interceptor import CallInterceptor
 from serving.memory import QuietTrimmer, allocator_trim
 from serving.metrics import Metrics
@@ -95,11 +96,12 @@ class Server:
         self._admin = (
             self._build_admin(load or ovperception.load) if self._config.admin_port is not None else None
         )
-        self._trimmer = QuietTrimmer(
+        trimmer = QuietTrimmer(
             lambda: self._engine.worker.counters.images,
             lambda: not self._engine.admission.used["requests"],
             trim=allocator_trim(),
         )
+        self._housekeeper = Housekeeper([self._engine.drop_expired, trimmer.look])
         self._stopping = threading.Lock()
         self._stopped = False
         self.port = self.admin_port = self.metrics_port = 0
@@ -141,7 +143,7 @@ class Server:
             self.stop(0)
             raise
         self._set_health(serving=True)
-        self._trimmer.start()
+        self._housekeeper.start()
         if self._admin is not None:
             self._admin.start()  # not before: one model at a time is warmed up
         _log.info("serving on %s", self.address)
@@ -161,7 +163,7 @@ class Server:
         for server in (self._admin, self._server):
             if server is not None:
                 server.stop(min(grace, _LAST_REPLIES_S)).wait()
-        self._trimmer.stop()
+        self._housekeeper.stop()
         self._engine.close()
         self._pool.shutdown()
         self._admin_pool.shutdown()

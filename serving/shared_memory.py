@@ -148,6 +148,11 @@ class SharedMemory:
             whole.encoded = data
         return whole
 
+    def drop_expired(self) -> None:
+        """Give up those whose time is over, as is done along with every use too."""
+        with self._lock:
+            self._drop_expired()
+
     def close(self) -> None:
         """Give everything up."""
         with self._lock:
