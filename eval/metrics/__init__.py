@@ -15,8 +15,9 @@ Label maps and panoptic maps, image by image with memory that does not grow, in 
     episodes.scores()                                                                     -> FewShotScores
     edges = BoundaryIoU(K); edges.add(truth, predicted); edges.mean()                     -> float
 
-`score_voc` is PASCAL VOC's AP, by 11 points or by area. Counts of several processes are added: ``a + b`` or
-``a.merge(b)``; ``to_arrays`` and ``from_arrays`` carry them across. Files of others are read by
+`score_voc` is PASCAL VOC's AP, by 11 points or by area; `score_cityscapes` that of Cityscapes' own script,
+whose files `cityscapes_truth` and `cityscapes_results` read. Counts of several processes are added: ``a + b``
+or ``a.merge(b)``; ``to_arrays`` and ``from_arrays`` carry them across. Files of others are read by
 `score_panoptic_files` and `score_label_files`.
 
 All answers share the fields of `Scores` (kind, metrics, per_class, rules, images, warnings), and
@@ -25,6 +26,8 @@ typed error; what is odd but harmless is counted in ``warnings``, which `warning
 """
 
 from eval.metrics.ap_engine import ENGINES, APEngine, APTask, EngineName, IoUKind, ap_engine
+from eval.metrics.cityscapes_ap import score_cityscapes
+from eval.metrics.cityscapes_files import cityscapes_results, cityscapes_truth, cityscapes_void
 from eval.metrics.confusion import ConfusionMatrix
 from eval.metrics.detection import COCO_LIMITS, score_coco, score_lvis
 from eval.metrics.few_shot import FewShotIoU
@@ -36,6 +39,7 @@ from eval.metrics.pascal_voc import VOCCurve, score_voc, voc_ap
 from eval.metrics.precision_recall import IOU_THRESHOLDS, RECALL_POINTS, PrecisionRecall
 from eval.metrics.scores import (
     Category,
+    CityscapesScores,
     ClassScore,
     DetectionScores,
     FewShotScores,
@@ -62,6 +66,7 @@ __all__ = [
     "BoundaryIoU",
     "BoundaryRule",
     "Category",
+    "CityscapesScores",
     "ClassScore",
     "ConfusionMatrix",
     "DetectionScores",
@@ -82,9 +87,13 @@ __all__ = [
     "VOCCurve",
     "VOCScores",
     "ap_engine",
+    "cityscapes_results",
+    "cityscapes_truth",
+    "cityscapes_void",
     "iou_per_class",
     "miou",
     "read_panoptic_files",
+    "score_cityscapes",
     "score_coco",
     "score_label_files",
     "score_lvis",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Category",
+    "CityscapesScores",
     "ClassScore",
     "DetectionScores",
     "FewShotScores",
@@ -65,7 +66,7 @@ class Scores(Protocol):
 
     @property
     def kind(self) -> str:
-        """Family of the numbers: "coco", "lvis", "lvis-fixed", "voc", "semantic", "panoptic", "few-shot"."""
+        """Family of the numbers, such as "coco", "lvis-fixed", "cityscapes", "semantic" or "few-shot"."""
 
     @property
     def metrics(self) -> Mapping[str, float | None]:
@@ -115,6 +116,18 @@ class VOCScores:
     images: int
     warnings: Mapping[str, int] = field(default_factory=Counter)
     kind: str = "voc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CityscapesScores:
+    """AP of masks by Cityscapes' rules; see `Scores`."""
+
+    metrics: Mapping[str, float | None]
+    per_class: tuple[ClassScore, ...]
+    rules: Mapping[str, str]
+    images: int
+    warnings: Mapping[str, int] = field(default_factory=Counter)
+    kind: str = "cityscapes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

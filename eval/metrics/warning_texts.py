@@ -28,8 +28,8 @@ WARNINGS: Mapping[str, str] = {
     "score_out_of_range": "score outside 0 to 1: only its order counts",
     "truth_size_unknown": "image without a size in the annotations: masks were not checked against it",
     "undecided_pixel": "pixel the prediction leaves undecided: it counts as missed",
-    "void_not_told": "image whose void regions the annotations do not tell: what was found there counts as wrong",
     "unlisted_file": "file in the folder of results that no annotation asks for: not read",
+    "void_not_told": "image whose void regions are not told: what was found there counts as wrong",
 }
 """Name -> meaning, in the singular; numbers made despite one of these are still right."""
 
