@@ -3,8 +3,9 @@
     python benchmarks/serving_peers.py --python /path/to/an/environment/bin/python --rounds 5
 
 `--python` names an interpreter that has the peers (mosec; litserve, python-multipart; ray[serve]) and numpy;
-what it lacks is left out and told. Each server is a process tree of its own, the load another process, and
-all take turns within a round, so that a change of the machine's speed meets them alike.
+what it lacks, or what does not start, is left out and told. Each server is a process tree of its own, the
+load another process, and all take turns within a round, so that a change of the machine's speed meets them
+alike.
 
 The model's cost does not depend on how many of up to 8 requests go in a pass: `--stub gemm` multiplies
 matrices of 832 (8 ms of one core), `sleep` waits for 8 ms as for a device, and `none` costs nothing, so that
@@ -121,10 +122,16 @@ Connect = Callable[[], Callable[[], None]]  # a caller with what it needs, who a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """A server that runs."""
+    """A server in processes of its own; `said` is what they have written."""
 
     port: int
     mark: str
+    process: subprocess.Popen[bytes]
+    said: Path
+
+    def complaint(self) -> str:
+        """The last line it has written."""
+        return (self.said.read_text(errors="replace").strip().splitlines() or ["without a word"])[-1]
 
     def cpu_s(self) -> float:
         """CPU time its processes have taken so far."""
@@ -220,15 +227,17 @@ def served(python: str, script: str, stub: str) -> Iterator[Served]:
     folder = tempfile.mkdtemp()
     file = Path(folder) / "served.py"  # a file, because workers of a peer import it anew
     file.write_text(PASSES[stub] + script)
-    process = subprocess.Popen(
-        [python, str(file), str(port)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), MARK: mark} | one_core,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = Path(folder) / "said.txt"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [python, str(file), str(port)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), MARK: mark} | one_core,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
-        yield Served(port=port, mark=mark)
+        yield Served(port=port, mark=mark, process=process, said=said)
     finally:
         for signal in (15, 9):
             for pid in _marked(mark):
@@ -239,15 +248,20 @@ def served(python: str, script: str, stub: str) -> Iterator[Served]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until_up(connect: Connect, timeout_s: float = 300) -> None:
+def wait_until_up(server: Served, connect: Connect, timeout_s: float = 300) -> None:
+    """Wait for its first answer.
+
+    Raises:
+        RuntimeError: There is none.
+    """
     end = time.monotonic() + timeout_s
     while True:
         try:
             connect()()
             return
-        except (OSError, http.client.HTTPException, RuntimeError, grpc.RpcError):
-            if time.monotonic() > end:
-                raise
+        except (OSError, http.client.HTTPException, RuntimeError, grpc.RpcError) as error:
+            if server.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"does not start: {server.complaint()}") from error
             time.sleep(0.2)
 
 
@@ -294,17 +308,24 @@ def importable(python: str, name: str) -> bool:
 Runs = dict[str, dict[int, list[Found]]]
 
 
-def measure(arguments: argparse.Namespace, peers: list[str]) -> Runs:
-    """All rounds."""
+def measure(arguments: argparse.Namespace, peers: list[str], absent: dict[str, str]) -> Runs:
+    """All rounds; who does not start is added to `absent`."""
     runs: Runs = {}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(served(sys.executable, OURS, arguments.stub))
-        clients = {"ours": (server, ask_over_grpc(server.port))}
-        for name in peers:
-            server = stack.enter_context(served(arguments.python, PEERS[name], arguments.stub))
-            clients[name] = (server, ask_over_http(name, server.port))
-        for _, connect in clients.values():
-            wait_until_up(connect)
+        clients: dict[str, tuple[Served, Connect]] = {}
+        for name in ("ours", *peers):
+            ours = name == "ours"
+            python, script = (sys.executable, OURS) if ours else (arguments.python, PEERS[name])
+            server = stack.enter_context(served(python, script, arguments.stub))
+            connect = ask_over_grpc(server.port) if ours else ask_over_http(name, server.port)
+            try:
+                wait_until_up(server, connect)
+            except RuntimeError as error:
+                if ours:
+                    raise
+                absent[name] = str(error)
+            else:
+                clients[name] = (server, connect)
         for _ in range(arguments.rounds):
             for callers in arguments.callers:
                 for name, (server, connect) in clients.items():
@@ -324,9 +345,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     present = [name for name in arguments.peers if importable(arguments.python, name)]
-    absent = [name for name in arguments.peers if name not in present]
+    absent = {name: "cannot be imported" for name in arguments.peers if name not in present}
     before = os.getloadavg()[0]
-    runs = measure(arguments, present)
+    runs = measure(arguments, present, absent)
     lines = summary(runs)
     report = {"machine": machine(), "absent": absent, "stub": arguments.stub, "summary": lines}
     report["load_average"] = (before, os.getloadavg()[0])
@@ -340,7 +361,8 @@ def main() -> None:
     for line in lines:
         print(line)
     print(f"stub {arguments.stub}; load average before and after: {report['load_average']}")
-    print(f"left out: {', '.join(absent) or 'none'}")
+    for name, why in absent.items():
+        print(f"left out: {name}, {why}")
 
 
 def summary(runs: Runs) -> list[str]:
