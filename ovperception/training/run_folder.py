@@ -8,6 +8,7 @@ wandb.id             which run of Weights & Biases it is, where one is asked for
 wrong_data.json      what the last sitting left out of its data, by kind
 problems.jsonl       batches whose losses or gradients were not finite
 last.pt  best.pt     the state to go on from; the best that was evaluated
+lock                 of the process that is at it
 *.safetensors        what came of it
 """
 
@@ -20,16 +21,21 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.markup import escape
 
+from ovperception.errors import ResourceExhausted
+from ovperception.training.changed_recipe import changed_facts, changed_settings
 from ovperception.training.checkpoint import write_whole
 from ovperception.training.distributed import World, joined_world
+from ovperception.training.folder_lock import locked
 from ovperception.training.recipe_files import to_toml
 
 __all__ = ["data_hashes", "describe_data", "environment", "sitting"]
@@ -59,26 +65,55 @@ def sitting(recipe: Any) -> Iterator[World]:
         if recipe.loop.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
-        if world.writes:
-            _describe(recipe, world)
         try:
-            yield world
+            with _folder_of(recipe, world):
+                yield world
         finally:
             torch.use_deterministic_algorithms(deterministic)
             torch.set_flush_denormal(False)  # of the whole thread: what comes after may count on them
 
 
+@contextmanager
+def _folder_of(recipe: Any, world: World) -> Iterator[None]:
+    """The folder, described and held by the process that writes."""
+    with ExitStack() as held:
+
+        def take() -> None:
+            try:
+                recipe.out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(recipe.out))
+                _describe(recipe, world)
+            except OSError as error:
+                raise ResourceExhausted(
+                    f"{recipe.out} cannot be written to",
+                    field="out",
+                    got=error,
+                    mend="Make room on the disk, or give another out=FOLDER",
+                ) from error
+
+        world.told_by_writer(take)
+        yield
+
+
 def _describe(recipe: Any, world: World) -> None:
     out: Path = recipe.out
-    out.mkdir(parents=True, exist_ok=True)
-    text = to_toml(recipe, recipe=recipe.name).encode()
+    text = to_toml(recipe, recipe=recipe.name)
     kept = out / "recipe.toml"
     facts = environment(world)
-    if kept.is_file() and kept.read_bytes() != text:
-        facts["recipe_before"] = hashlib.sha256(kept.read_bytes()).hexdigest()
-    write_whole(kept, lambda file: file.write(text))
+    if kept.is_file() and kept.read_text(encoding="utf-8") != text:
+        before = kept.read_text(encoding="utf-8")
+        facts["recipe_before"] = hashlib.sha256(before.encode()).hexdigest()
+        facts["changed"] = changed_settings(before, text)
+        if (out / "last.pt").is_file():
+            _tell(f"{out} goes on with another recipe", facts["changed"].items())
+    write_whole(kept, lambda file: file.write(text.encode()))
     with (out / "environment.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(facts) + "\n")
+
+
+def _tell(what: str, changes: Iterable[tuple[str, str]]) -> None:
+    listed = "; ".join(f"{name}: {change}" if change else name for name, change in changes)
+    Console(stderr=True).print(f"[yellow]{escape(what)}:[/] {escape(listed)}", highlight=False)
 
 
 def environment(world: World) -> dict[str, Any]:
@@ -160,5 +195,10 @@ def _listing_hash(folder: Path) -> str:
 
 def describe_data(recipe: Any, facts: Mapping[str, Any]) -> None:
     """Write ``data.json``: hashes of what the recipe names, and further facts such as the vocabulary's."""
-    told = json.dumps({**facts, "files": data_hashes(recipe)}, indent=2)
-    write_whole(recipe.out / "data.json", lambda file: file.write(told.encode()))
+    found = {**facts, "files": data_hashes(recipe)}
+    kept: Path = recipe.out / "data.json"
+    if (recipe.out / "last.pt").is_file() and kept.is_file():
+        changed = changed_facts(kept.read_text(encoding="utf-8"), found)
+        if changed:
+            _tell(f"{recipe.out} goes on with other data", ((name, "") for name in changed))
+    write_whole(kept, lambda file: file.write(json.dumps(found, indent=2).encode()))
