@@ -56,23 +56,11 @@ from ovperception.training.feature_cache import (
 )
 from ovperception.training.heads import head_losses
 from ovperception.training.labelled_batches import LabelledBatches, LabelledViews
+from ovperception.training.recipes import tiny_fcclip, tiny_lseg, tiny_regionclip
 
 AIM = 3.0
-_FCCLIP = {
-    "hidden_dim": 128,
-    "mask_dim": 128,
-    "queries": 50,
-    "encoder_layers": 2,
-    "encoder_ffn": 512,
-    "decoder_layers": 3,
-    "decoder_ffn": 512,
-}
-HEADS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "fcclip": (_FCCLIP, {"points": 1024}),
-    "regionclip": ({"proposer": {"kind": "clip-rpn"}}, {}),
-    "lseg": ({"features": 48, "grow": 1}, {"pixels": 768, "balance": 0.5, "candidates": 160}),
-}
-"""Name -> settings and loss settings, those of the tiny models."""
+HEADS = {"fcclip": tiny_fcclip, "regionclip": tiny_regionclip, "lseg": tiny_lseg}
+"""Name -> recipe of the tiny model, for the head's settings and those of its loss."""
 
 Spent = tuple[float, float]
 """Seconds by the clock and of the CPU."""
@@ -101,12 +89,14 @@ def epochs(
     sources = {"live": LabelledBatches(views=views, order=order), "kept": CachedBatches(cache, order)}
     with torch.no_grad():
         text = TextEncoder(backbone, templates=("a photo of a {}.",)).classifier(views.source.classes)
-    steps = {name: _step(name, backbone, text) for name in arguments.heads}
+    kind = torch.bfloat16 if arguments.bfloat16 else None
+    steps = {name: _step(name, backbone, text, kind, bool(arguments.arch)) for name in arguments.heads}
     numbers = range(arguments.images // arguments.batch_size)
 
     def look(source: Any) -> None:
         for _, batch in numbered_batches(source, numbers, workers=arguments.workers):
-            features_of(batch, backbone)
+            with torch.autocast(backbone.device.type, kind, enabled=arguments.bfloat16):
+                features_of(batch, backbone)
 
     def train(source: Any, step: Callable[[Any], None]) -> None:
         for _, batch in numbered_batches(source, numbers, workers=arguments.workers):
@@ -119,13 +109,18 @@ def epochs(
     return timed
 
 
-def _step(name: str, backbone: ClipBackbone, text: TextClassifier) -> Callable[[Any], None]:
-    """One training step of a new head."""
-    settings, loss = HEADS[name]
+def _step(
+    name: str, backbone: ClipBackbone, text: TextClassifier, kind: torch.dtype | None, foreign: bool
+) -> Callable[[Any], None]:
+    """One training step of a new head; on a `foreign` backbone LSeg's reads no pyramid, for want of one."""
+    recipe = HEADS[name]()
+    settings = dict(recipe.settings)
+    if foreign and name == "lseg":
+        settings = {key: settings[key] for key in ("features", "grow")}
     torch.manual_seed(0)
     head: Any = head_factory(name).from_settings(settings, backbone.spec)
     head.to(backbone.device).train()
-    losses = head_losses(head, backbone, text, loss=loss)
+    losses = head_losses(head, backbone, text, loss=recipe.loss, dtype=kind)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4)
 
     def step(batch: Any) -> None:
@@ -172,6 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16, looking and training")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -188,7 +184,8 @@ def main() -> None:
             views=1,
         )
         begun = time.perf_counter()
-        cache = export_features(views, backbone, Path(folder) / "features", ExportSettings())
+        kept = ExportSettings(dtype="bf16" if arguments.bfloat16 else "fp16", bfloat16=arguments.bfloat16)
+        cache = export_features(views, backbone, Path(folder) / "features", kept)
         export_s = time.perf_counter() - begun
         times = measure(epochs(backbone, views, cache, arguments), arguments)
         nbytes = cache.nbytes

@@ -38,5 +38,5 @@ class _UnitLength(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         unit, shrink = ctx.saved_tensors
         along = (grads[0] * unit).sum(-1, keepdim=True)
-        across: Tensor = torch.addcmul(grads[0], unit, along, value=-1)
-        return across.mul_(shrink)
+        across: Tensor = torch.addcmul(grads[0], unit, along, value=-1).mul_(shrink)
+        return across

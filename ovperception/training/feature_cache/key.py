@@ -135,7 +135,8 @@ def cache_key(
             expected="a crop of fixed size",
             mend="Use Augmentation.large_scale_jitter(size), or a crop",
         )
-    known = tuple(backbone.spec.stages)
+    # Of several sizes of the picture, those that regions are read from as well.
+    known = tuple(dict.fromkeys((*backbone.spec.stages, *backbone.region_stages)))
     chosen = known if stages is None else stages
     if dtype not in ("fp16", "bf16"):
         raise InvalidParameter("Unknown dtype", field="dtype", expected="fp16 or bf16", got=dtype)

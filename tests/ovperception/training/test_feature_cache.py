@@ -334,3 +334,20 @@ def test_kill_9_leaves_a_cache_to_go_on_with(
     subprocess.run(command, check=True)
     for path in open_cache(tmp_path).shards:
         assert path.read_bytes() == (exported / path.name).read_bytes()
+
+
+def test_maps_of_every_size_of_the_picture_are_kept(data: Path, tmp_path: Path) -> None:
+    """What LSeg reads of a backbone that looks at several sizes is among what a cache holds."""
+    config = CONFIG | {"pyramid": [2]}
+    torch.manual_seed(0)
+    model, tokenizer = build_open_clip(config)
+    several = from_open_clip(model, "small", tokenizer=tokenizer, config=config)
+    views = make_views(data, views=1)
+    cache = export_features(views, several, tmp_path / "features", SMALL)
+    assert set(several.region_stages) - set(several.spec.stages)
+    batch = CachedBatches(cache, ORDER)[0]
+    maps = features_of(batch, several).maps
+    assert maps.keys() == {*several.spec.stages, *several.region_stages}
+    live = features_of(LabelledBatches(views=views, order=ORDER)[0], several)
+    for stage in several.region_stages:
+        torch.testing.assert_close(maps[stage], live[stage], rtol=2e-3, atol=2e-3)
