@@ -92,7 +92,7 @@ def _qualities(run: Outcome, folder: Path) -> _Quality | str:
         metric = protocol(run.protocol).metric
     except NotFound:
         return "what each image added is not kept by this kind of run"
-    if not isinstance(metric, AP):
+    if not isinstance(metric, AP) or metric.kind == "cityscapes":
         return "what each image added is not kept for this metric"
     if not run.facts.truth or not run.facts.predictions:
         return "the annotations or the predictions were not kept"

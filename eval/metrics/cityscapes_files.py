@@ -66,14 +66,14 @@ def cityscapes_truth(folder: Path) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def cityscapes_void(path: Path) -> dict[str, Any]:
-    """RLE of what is not judged in one picture of instances.
+def cityscapes_void(folder: Path, name: str) -> dict[str, Any]:
+    """RLE of what is not judged in a picture, such as ``ulm/ulm_000000_000019`` of the split in a folder.
 
     Raises:
         MissingFile: there is none.
         InvalidDataset: it cannot be read.
     """
-    return _void(read_label_map(path))
+    return _void(read_label_map(folder / f"{name}{_TRUTH}"))
 
 
 def _void(values: NDArray[np.integer]) -> dict[str, Any]:

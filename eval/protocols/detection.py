@@ -18,6 +18,10 @@ _OV_COCO_SOURCE = (
 _LVIS_SOURCE = ("github:lvis-dataset/lvis-api (0.5.3)",)
 _FIXED_SOURCE = ("github:achalddave/large-vocab-devil", *_LVIS_SOURCE)
 _CROWD = "crowd regions; what matches them is not counted"
+_STREET = "void, groups and objects below 100 pixels; what lies on them more than the overlap is not counted"
+_STREET_SCRIPT = (
+    "github:mcordts/cityscapesScripts:cityscapesscripts/evaluation/evalInstanceLevelSemanticLabeling.py"
+)
 _FEDERATED = (
     "classes neither present nor listed as absent in an image; false positives of classes that are not"
     " exhaustively annotated there"
@@ -178,7 +182,7 @@ def _instances_of_one_head() -> Iterator[EvaluationProtocol]:
             "val",
             "cityscapes_19",
             Resolution(shortest_edge=1024, longest_edge=2560),
-            "by COCO's rules; the official script of Cityscapes, which papers quote, differs in its details",
+            "by Cityscapes' own rules, as papers quote; `:mask` are COCO's over the same answers",
         ),
         (
             "coco_instance_133",
@@ -190,6 +194,7 @@ def _instances_of_one_head() -> Iterator[EvaluationProtocol]:
         ),
     )
     for name, data, split, vocabulary, resolution, notes in rows:
+        sources = (_STREET_SCRIPT,) if data == "cityscapes" else ()
         yield EvaluationProtocol(
             name=name,
             title=f"{data} instances, masks of its things",
@@ -198,11 +203,11 @@ def _instances_of_one_head() -> Iterator[EvaluationProtocol]:
             vocabulary=vocabulary,
             templates="vild_14",
             task="detect",
-            metric=AP(kind="coco", iou="segm"),
+            metric=AP(kind="cityscapes" if data == "cityscapes" else "coco", iou="segm"),
             headline="AP",
             groups=("things",),
-            ignore=_CROWD,
+            ignore=_STREET if data == "cityscapes" else _CROWD,
             resolution=resolution,
-            source=("github:bytedance/fc-clip@2b0bbe2:fcclip/fcclip.py",),
+            source=("github:bytedance/fc-clip@2b0bbe2:fcclip/fcclip.py", *sources),
             notes=notes,
         )

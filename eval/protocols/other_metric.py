@@ -76,7 +76,8 @@ def _changed(metric: Metric, other: _Other) -> Metric | None:
     if isinstance(metric, AP) and other.of_ap is not None:
         if metric.kind == "lvis" and "kind" in other.of_ap:
             return None  # VOC's rules know no class that is not annotated everywhere
-        return replace(metric, **other.of_ap)  # type: ignore[arg-type]  # a table of its own fields
+        own = {"kind": "coco"} if metric.kind == "cityscapes" else {}
+        return replace(metric, **{**own, **other.of_ap})  # type: ignore[arg-type]  # a table of its own fields
     if isinstance(metric, MeanIoU) and other.of_labels is not None:
         return replace(metric, **other.of_labels)  # type: ignore[arg-type]
     return None

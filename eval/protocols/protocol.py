@@ -37,7 +37,7 @@ class AP:
     """Average precision of boxes or masks.
 
     Attributes:
-        kind: whose rules: COCO's, LVIS's federated ones, or PASCAL VOC's.
+        kind: whose rules: COCO's, LVIS's federated ones, PASCAL VOC's or Cityscapes'.
         iou: of boxes, masks or boundaries.
         fixed: LVIS only: 10,000 detections a class over the whole set, no limit an image (Dave et al. 2021).
         max_detections: kept of an image over all classes; None for no limit. COCO's evaluation itself then
@@ -47,7 +47,7 @@ class AP:
         curve: VOC only: what of the curve is averaged.
     """
 
-    kind: Literal["coco", "lvis", "voc"]
+    kind: Literal["coco", "lvis", "voc", "cityscapes"]
     iou: IoUKind
     fixed: bool = False
     max_detections: int | None = 100
@@ -57,6 +57,8 @@ class AP:
     def __post_init__(self) -> None:
         if self.kind == "voc" and self.iou != "bbox":
             raise InvalidParameter("VOC's AP is of boxes", field="iou", expected="bbox", got=self.iou)
+        if self.kind == "cityscapes" and self.iou != "segm":
+            raise InvalidParameter("Cityscapes' AP is of masks", field="iou", expected="segm", got=self.iou)
         if self.fixed and (self.kind != "lvis" or self.max_detections is not None):
             raise InvalidParameter(
                 "Fixed AP is LVIS's, without a limit an image", field="fixed", got=self.max_detections

@@ -59,6 +59,8 @@ def _metric(protocol: EvaluationProtocol) -> tuple[str, ...]:
     metric = protocol.metric
     if isinstance(metric, AP) and metric.kind == "voc":
         return (f"AP (PASCAL VOC, {metric.curve}, IoU 0.5)",)
+    if isinstance(metric, AP) and metric.kind == "cityscapes":
+        return ("mask AP (Cityscapes)", f"detections an image: {metric.max_detections or 'no limit'}")
     if isinstance(metric, AP):
         kind = "COCO" if metric.kind == "coco" else f"LVIS {'fixed' if metric.fixed else 'standard'}"
         parts = {None: (), True: ("generalized",), False: ("not generalized",)}[metric.generalized]

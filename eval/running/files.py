@@ -19,6 +19,8 @@ from eval.metrics import (
     PanopticQuality,
     Scores,
     SemanticScores,
+    cityscapes_results,
+    cityscapes_truth,
     read_panoptic_files,
     score_label_files,
 )
@@ -75,7 +77,8 @@ def score_files(
 
     Args:
         protocol: whose rules, groups and codings apply.
-        annotations: COCO or LVIS JSON, COCO panoptic JSON, or the folder of label maps.
+        annotations: COCO or LVIS JSON, COCO panoptic JSON, the folder of label maps, or of Cityscapes' own
+            pictures of instances.
         results: the same of the answers.
         out: folder of the outcome.
         annotation_maps: of panoptic files, the folder of PNGs if it is not named as the JSON is.
@@ -90,8 +93,8 @@ def score_files(
     classes, groups = _classes(protocol)
     foreign = 0
     if isinstance(protocol.metric, AP):
-        truth = read_json(annotations)
-        found = _objects(protocol, protocol.metric, truth, results, groups)
+        truth, answers = _read_objects(protocol.metric, annotations, results)
+        found = _objects(protocol, protocol.metric, truth, answers, groups)
         foreign = foreign_categories(truth["categories"], classes) if classes else 0
     elif isinstance(protocol.metric, PQ):
         found = _segments(annotations, results, annotation_maps, result_maps, groups)
@@ -165,15 +168,28 @@ def _facts(
     )
 
 
+def _read_objects(metric: AP, annotations: Path, results: Path) -> tuple[Any, str | list[dict[str, Any]]]:
+    """Content of the annotations, and path or content of the results."""
+    if metric.kind != "cityscapes" or not annotations.is_dir():
+        return read_json(annotations), str(results)
+    truth = cityscapes_truth(annotations)
+    return truth, cityscapes_results(results, truth) if results.is_dir() else str(results)
+
+
 def _objects(
-    protocol: EvaluationProtocol, metric: AP, truth: Mapping[str, Any], results: Path, groups: Groups
+    protocol: EvaluationProtocol,
+    metric: AP,
+    truth: Mapping[str, Any],
+    results: str | list[dict[str, Any]],
+    groups: Groups,
 ) -> _Scored:
     ids = _minival(truth) if protocol.split == "minival" else None
-    scores = score_objects(metric, truth, str(results), groups, ids)
+    scores = score_objects(metric, truth, results, groups, ids)
     if metric.kind == "lvis":
         check_federated(truth)
     categories = [row.category for row in scores.per_class]
-    images, pairs = _agreements(truth, read_json(results), categories, ids)
+    rows = read_json(results) if isinstance(results, str) else results
+    images, pairs = _agreements(truth, rows, categories, ids)
     return _Scored(
         scores=scores,
         metrics=scores.metrics,

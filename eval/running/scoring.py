@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eval.metrics import (
     BoundaryIoU,
+    CityscapesScores,
     ConfusionMatrix,
     DetectionScores,
     FewShotIoU,
@@ -19,6 +20,7 @@ from eval.metrics import (
     Scores,
     VOCScores,
     ap_engine,
+    score_cityscapes,
     score_coco,
     score_lvis,
     score_semantic,
@@ -87,7 +89,9 @@ def _objects(opened: Opened, done: Done, metric: AP) -> Scored:
         annotations = job.out / TRUTH
         split = job.split or job.protocol.split
         seed = scene_seed(split, job.first) if job.data == "scenes" else 0  # type: ignore[arg-type]
-        content, ids = drawn_truth(done, question.categories, opened.dataset, seed=seed)
+        content, ids = drawn_truth(
+            done, question.categories, opened.dataset, seed=seed, void=metric.kind == "cityscapes"
+        )
         write_json_object(annotations, content)
     numbers = [ids[r["i"]] if ids else r["id"] for r in done]
     path = job.out / FOLDER / "results.json"
@@ -119,13 +123,15 @@ def _rows(record: Record, ids: dict[int, int] | None, *, masks: bool) -> Iterato
 def score_objects(
     metric: AP,
     truth: str | Mapping[str, Any],
-    results: str,
+    results: str | Sequence[Mapping[str, Any]],
     groups: Mapping[str, Sequence[int]],
     image_ids: Sequence[int] | None,
-) -> DetectionScores | VOCScores:
+) -> DetectionScores | VOCScores | CityscapesScores:
     """AP by the rules of a protocol, with the numbers of its groups."""
     if metric.kind == "voc":
         return score_voc(truth, results, curve=metric.curve, groups=groups or None, image_ids=image_ids)
+    if metric.kind == "cityscapes":
+        return score_cityscapes(truth, results, groups=groups or None, image_ids=image_ids)
     if metric.kind == "lvis":
         found = score_lvis(truth, results, iou=metric.iou, fixed=metric.fixed, image_ids=image_ids)
         own = {name: ids for name, ids in groups.items() if name in ("base", "novel")}
@@ -135,7 +141,7 @@ def score_objects(
 
 def engine_of(metric: AP) -> str:
     """What computes it, with its version."""
-    return _own() if metric.kind == "voc" else ap_engine("hotcoco", metric.iou).label
+    return _own() if metric.kind in ("voc", "cityscapes") else ap_engine("hotcoco", metric.iou).label
 
 
 def _summed(done: Iterable[Record]) -> Counter[tuple[int, int]]:

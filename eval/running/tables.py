@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from eval.metrics import (
     Category,
+    CityscapesScores,
     ConfusionMatrix,
     DetectionScores,
     PanopticScores,
@@ -113,6 +114,8 @@ def _of_group(scores: Scores, part: str, ids: Sequence[int]) -> dict[str, float 
     wanted = set(ids)
     if isinstance(scores, PanopticScores):
         columns = {"PQ": "PQ", "SQ": "SQ", "RQ": "RQ"}
+    elif isinstance(scores, CityscapesScores):
+        columns = {"AP": "AP", "AP50": "AP50"}
     elif isinstance(scores, VOCScores):
         columns = {"AP": "AP"}
     else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.metrics import Category
+from eval.metrics import Category, cityscapes_void
 from eval.running.journal import Record
 from ovperception.datasets.coco import CocoDataset
 from ovperception.datasets.samples import Dataset
@@ -29,7 +29,12 @@ def annotation_file(dataset: Dataset) -> Path | None:
 
 
 def drawn_truth(
-    records: Iterable[Record], categories: Iterable[Category], dataset: Dataset, *, seed: int
+    records: Iterable[Record],
+    categories: Iterable[Category],
+    dataset: Dataset,
+    *,
+    seed: int,
+    void: bool = False,
 ) -> tuple[dict[str, Any], dict[int, int]]:
     """The objects that the records hold as a COCO file, LVIS's lists included, and the image ids by index.
 
@@ -38,6 +43,7 @@ def drawn_truth(
         categories: that are judged.
         dataset: the records are of.
         seed: of the classes that drawn scenes are judged to lack, as in their export.
+        void: add what is not judged in each image; of Cityscapes, beside its labels.
     """
     drawn = isinstance(dataset, DrawnScenes)
     frequency = {c.id: c.frequency for c in load_categories() if c.is_thing} if drawn else {}
@@ -59,6 +65,9 @@ def drawn_truth(
                 "not_exhaustive_category_ids": record["not_exhaustive"],
             }
         )
+        if void:
+            assert dataset.annotations is not None
+            images[-1]["void"] = cityscapes_void(dataset.annotations, record["id"])
         for row in record["truth"]:
             annotations.append({"id": len(annotations) + 1, "image_id": number, **row})
     return {
