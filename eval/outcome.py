@@ -65,6 +65,7 @@ class RunFacts:
         vocabulary_hash: its content hash.
         templates: name of the set, or the templates joined by "; ".
         resolution: of the pictures as the model saw them.
+        augmentation: at test time: scales, mirrored pictures, windows.
         seed: of what was drawn.
         commit: of the checkout.
         versions: library -> version.
@@ -92,6 +93,7 @@ class RunFacts:
     vocabulary_hash: str = ""
     templates: str = ""
     resolution: str = ""
+    augmentation: str = ""
     seed: str = ""
     commit: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -43,16 +43,16 @@ def _apart(name: str, one: str, other: str) -> InvalidParameter:
     )
 
 
+_REASONS = (
+    *("model", "model_digest", "backbone", "backbone_digest"),
+    *("templates", "resolution", "augmentation", "commit", "server", "device"),
+)
+
+
 def differences(first: Outcome, second: Outcome) -> tuple[tuple[str, str, str], ...]:
     """What differs and may well be the reason: name, A's, B's."""
     rows = [
-        *(
-            (name.replace("_", " "), getattr(first.facts, name), getattr(second.facts, name))
-            for name in ("model", "model_digest", "backbone", "backbone_digest", "templates", "resolution")
-        ),
-        ("commit", first.facts.commit, second.facts.commit),
-        ("server", first.facts.server, second.facts.server),
-        ("device", first.facts.device, second.facts.device),
+        (name.replace("_", " "), getattr(first.facts, name), getattr(second.facts, name)) for name in _REASONS
     ]
     rules = sorted({*first.rules, *second.rules})
     rows += [(f"rule: {name}", first.rules.get(name, ""), second.rules.get(name, "")) for name in rules]

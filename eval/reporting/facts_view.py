@@ -55,6 +55,7 @@ def _data(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "hash of the words", facts.vocabulary_hash
     yield "templates", facts.templates
     yield "resolution", facts.resolution
+    yield "augmentation at test time", facts.augmentation
     yield "seed", facts.seed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -58,6 +58,7 @@ class Identity:
     device: str = ""
     templates: str = ""
     resolution: str = ""
+    augmentation: str = "none"
 
 
 class Asker(Protocol):
@@ -126,6 +127,18 @@ def load_model(name: str, device: str) -> Model:
     return ovp.load(name, device=device)
 
 
+def _augmentation(heads: Mapping[str, object]) -> str:
+    """What heads do to look at a picture more than once."""
+    told = []
+    for head in heads.values():
+        views = getattr(getattr(head, "config", None), "views", None)
+        if views is not None:
+            scales = ", ".join(f"{scale:g}" for scale in views.scales)
+            mirrored = ", mirrored as well" if views.flip else ""
+            told.append(f"windows of {views.crop} at scales {scales} of {views.base}{mirrored}")
+    return "; ".join(told) or "none"
+
+
 class LocalAsker:
     """A model in this process.
 
@@ -164,6 +177,7 @@ class LocalAsker:
             device=str(model.device),
             templates=templates if isinstance(templates, str) else "; ".join(templates),
             resolution=self._resolution,
+            augmentation=_augmentation(getattr(model, "heads", {})),
         )
 
     def learn(self, words: Vocabulary) -> None:
@@ -221,6 +235,7 @@ class RemoteAsker:
             backbone=card.backbone,
             device=f"behind {self.client.address}",
             resolution="the model's own",
+            augmentation="the model's own, which a server does not tell",
         )
 
     def learn(self, words: Vocabulary) -> None:

@@ -82,6 +82,7 @@ def _report_line(opened: Opened, images: int, facts: RunFacts, engine: str) -> s
         split=opened.job.split,
         templates=facts.templates or None,
         resolution=facts.resolution or None,
+        augmentation=facts.augmentation or "none",
     )
 
 
@@ -114,6 +115,7 @@ def facts_of(opened: Opened, identity: Identity, done: Done, *, truth: str, pred
         vocabulary_hash=opened.question.vocabulary.content_hash,
         templates=job.protocol.templates or identity.templates,
         resolution=identity.resolution,
+        augmentation=identity.augmentation,
         seed=f"scenes {job.first} and up, {job.size} pixels a side" if drawn else "",
         commit=tree(),
         versions=versions(),

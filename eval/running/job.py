@@ -142,7 +142,7 @@ def _opened(job: Job) -> Dataset:
         if job.words is None or job.root is None:
             raise InvalidParameter(
                 "A folder of label maps needs its classes and its pictures",
-                field="words" if job.words is None else "root",
+                field="classes" if job.words is None else "root",
                 expected="--classes FILE --root FOLDER_OF_PICTURES",
             )
         return label_folder(job.root, job.data, job.words)

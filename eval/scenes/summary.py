@@ -182,6 +182,7 @@ def _line(
         split=settings.split,
         templates=facts.templates or None,
         resolution=facts.resolution or None,
+        augmentation=facts.augmentation or "none",
     )
     return f"{words}; {line}"
 

@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from eval.running.job import Job
 from eval.running.journal import Journal, done_indices, locked, read_records
 from eval.running.run import run
 from ovperception.errors import Conflict, InvalidParameter, MissingFile, ResourceExhausted, Unsupported
+from ovperception.sliding import Views
 from tests.eval.running_jobs import drawn, job, numbers, settled, with_limit
 
 KINDS = ["scenes_ov_coco", "scenes_ov_lvis_mask", "scenes_panoptic", "scenes_semantic"]
@@ -183,3 +185,18 @@ def test_records_are_read_up_to_a_cut(tmp_path: Path) -> None:
     path = next(tmp_path.glob("records-*"))
     path.write_bytes(path.read_bytes()[:-3])
     assert [record["i"] for _, record in read_records(tmp_path)] == list(range(19))
+
+
+def test_looking_more_than_once_is_told(tmp_path: Path, fake_model: type) -> None:
+    one = job("scenes_semantic", tmp_path)
+    model = fake_model(drawn(5))
+    model.heads = {
+        "lseg": SimpleNamespace(config=SimpleNamespace(views=Views(base=520, crop=480, scales=(0.5, 1.0))))
+    }
+    (outcome,) = run([one], asker=LocalAsker(model, one))
+    told = "windows of 480 at scales 0.5, 1 of 520, mirrored as well"
+    assert f"test-time augmentation {told};" in outcome.report_line
+    assert outcome.facts.augmentation == told
+    other = job("scenes_semantic", tmp_path / "once")
+    (plain,) = run([other], asker=LocalAsker(fake_model(drawn(5)), other))
+    assert "test-time augmentation none;" in plain.report_line
