@@ -1,10 +1,10 @@
-"""What it saves to decode a large photograph at a part of its size, and how much the network's picture differs.
+"""What it saves to decode a large photograph at a part of its size, and how much the picture then differs.
 
     python -m benchmarks.scaled_decode --rounds 9 --out out/bench/scaled_decode.json
 
 From JPEG bytes to the picture that a model of `shortest_edge` pixels sees: all pixels (the default), scaled
-(`scaled_decode`), and as peers do it: Pillow's draft mode, and OpenCV's IMREAD_REDUCED. CPU milliseconds of one
-thread, interleaved; the median, and the quarter of the rounds at each end.
+(`scaled_decode`), and as peers do it: Pillow's draft mode, and OpenCV's IMREAD_REDUCED. CPU milliseconds of
+one thread, interleaved: the lower quartile, the median, the upper quartile.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CASES = (
 
 
 def photograph(size: tuple[int, int], seed: int = 0) -> bytes:
-    """A JPEG whose frequencies fall off as those of photographs do, with edges, colour and a sensor's noise."""
+    """A JPEG whose frequencies fall off as those of photographs do, with edges, colour and noise."""
     height, width = size
     random = np.random.default_rng(seed)
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]

@@ -78,6 +78,16 @@ def test_both_decoders_give_the_same_pixels(options, part, monkeypatch):
     np.testing.assert_array_equal(image, other)
 
 
+@pytest.mark.parametrize("part", [1, 2, 4, 8])
+def test_the_pixels_are_those_of_pillow_in_draft_mode(part):
+    data = encoded(SMOOTH, quality=85)
+    least = tuple(side // part for side in SMOOTH.shape[:2])
+    draft = Image.open(io.BytesIO(data))
+    draft.draft("RGB", least[::-1])
+    image, _ = load_reduced(data, lambda _: least)
+    np.testing.assert_array_equal(image, np.asarray(draft))
+
+
 def test_what_is_no_jpeg_is_whole(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(SMOOTH, "PNG"))
     for source in (encoded(SMOOTH, "PNG"), encoded(SMOOTH, "WEBP"), SMOOTH, tmp_path / "a.png"):
