@@ -116,6 +116,9 @@ class _Detection:
     def ask(self, scene: ServedScene) -> Callable[[], Detections]:
         return scene.draft_detections(self.words, masks=False)
 
+    def fits(self, size: tuple[int, int]) -> None:
+        """Any picture will do."""
+
 
 class Load:
     """Calls on an engine.
