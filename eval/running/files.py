@@ -93,7 +93,7 @@ def score_files(
     classes, groups = _classes(protocol)
     foreign = 0
     if isinstance(protocol.metric, AP):
-        truth, answers = _read_objects(protocol.metric, annotations, results)
+        truth, answers = _read_objects(protocol.data, annotations, results)
         found = _objects(protocol, protocol.metric, truth, answers, groups)
         foreign = foreign_categories(truth["categories"], classes) if classes else 0
     elif isinstance(protocol.metric, PQ):
@@ -168,9 +168,9 @@ def _facts(
     )
 
 
-def _read_objects(metric: AP, annotations: Path, results: Path) -> tuple[Any, str | list[dict[str, Any]]]:
+def _read_objects(data: str, annotations: Path, results: Path) -> tuple[Any, str | list[dict[str, Any]]]:
     """Content of the annotations, and path or content of the results."""
-    if metric.kind != "cityscapes" or not annotations.is_dir():
+    if data != "cityscapes" or not annotations.is_dir():
         return read_json(annotations), str(results)
     truth = cityscapes_truth(annotations)
     return truth, cityscapes_results(results, truth) if results.is_dir() else str(results)
