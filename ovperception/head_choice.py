@@ -65,7 +65,7 @@ def cannot_answer(model: str, task: Task, tasks: Iterable[Task]) -> Unsupported:
         field="task",
         expected=" or ".join(sorted(tasks)),
         got=task,
-        mend="Ask for that, or another model: `ovp models` tells the tasks of each",
+        mend="Ask for that, or ask another model",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import ovperception
 from ovperception.cli import main
+from ovperception.head_choice import choose_head
 from ovperception.images import load_image, save_image
 from serving import Server, ServerConfig
 from tests.serving.fake_model import FakeModel
@@ -322,3 +323,27 @@ def test_what_heat_maps_have_no_use_for(folder, capfd, options, field):
     assert main(["predict", str(folder / "a.png"), "--task", "heatmap", *options, "--json"]) == 2
     error = json.loads(capfd.readouterr().err)["error"]
     assert (error["reason"], error["field"]) == ("INVALID_PARAMETER", field)
+
+
+def test_a_task_that_a_model_has_not_is_refused_before_it_looks(folder, monkeypatch, capfd):
+    """In the same words here and by a server."""
+
+    class BoxesOnly(FakeModel):
+        tasks = frozenset({"detect"})
+
+        def head_for(self, task, **wanted):
+            return choose_head(self.name, {"only": self}, task)
+
+        def prepare(self, image, **rest):
+            pytest.fail("it has looked")
+
+    monkeypatch.setitem(vars(ovperception), "load", lambda name, **options: BoxesOnly(name))
+    asked = ["predict", str(folder / "a.png"), "--classes", WORDS, "--task", "panoptic"]
+    said = []
+    with Server([FakeModel("tiny")], ServerConfig(port=0)) as server:
+        server.engine.models.put(BoxesOnly("tiny"))
+        for more in (["--model", "tiny"], ["--server", server.address]):
+            assert main([*asked, *more]) == 2
+            said.append(capfd.readouterr().err)
+    assert said[0] == said[1]
+    assert "Model 'tiny' cannot answer 'panoptic'. Expected detect." in said[0]
