@@ -13,8 +13,8 @@ JOBS   ?= 2
 # What the protos must stay compatible with; see protos/check.py.
 BASE   ?=
 
-# Not among them: what needs official code or other servers, and the soak.
-BENCHMARKS := questions fcclip regionclip lseg evaluation feature_cache scheduling served
+# Not among them: what needs official code or other servers, and the soaks.
+BENCHMARKS := questions fcclip regionclip lseg evaluation feature_cache scheduling served scaled_decode
 
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
