@@ -30,7 +30,7 @@ class _UnitLength(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         shrink = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(_EPSILON).reciprocal()
-        unit = x * shrink
+        unit: Tensor = x * shrink
         ctx.save_for_backward(unit, shrink)
         return unit
 
@@ -38,5 +38,4 @@ class _UnitLength(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         unit, shrink = ctx.saved_tensors
         along = (grads[0] * unit).sum(-1, keepdim=True)
-        across: Tensor = torch.addcmul(grads[0], unit, along, value=-1).mul_(shrink)
-        return across
+        return torch.addcmul(grads[0], unit, along, value=-1).mul_(shrink)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 import torch
 from torch.utils.data import DataLoader
 
+from ovperception.errors import OVPError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -48,13 +50,19 @@ def batch_names(source: object, number: int) -> list[str]:
 
 
 class _Numbered(Generic[BatchT]):
-    """A dataset of (number, batch)."""
+    """A dataset of (number, batch, None), or (number, None, error).
+
+    Torch would make the error of a worker anew from its class and a text, which ours are not made of.
+    """
 
     def __init__(self, source: BatchSource[BatchT]) -> None:
         self.source = source
 
-    def __getitem__(self, number: int) -> tuple[int, BatchT]:
-        return number, self.source[number]
+    def __getitem__(self, number: int) -> tuple[int, BatchT | None, OVPError | None]:
+        try:
+            return number, self.source[number], None
+        except OVPError as error:
+            return number, None, error
 
 
 def numbered_batches(
@@ -67,6 +75,9 @@ def numbered_batches(
         numbers: which ones.
         workers: processes that prepare them; 0: the calling process does.
         ahead: batches that each worker prepares ahead.
+
+    Raises:
+        OVPError: what the source raised, in a worker too, when its number is due.
     """
     loader: DataLoader[Any] = DataLoader(
         _Numbered(source),  # type: ignore[arg-type]
@@ -79,7 +90,14 @@ def numbered_batches(
         # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
         generator=torch.Generator().manual_seed(0),
     )
-    return iter(loader)
+    return _or_error(iter(loader))
+
+
+def _or_error(found: Iterator[tuple[int, Any, OVPError | None]]) -> Iterator[tuple[int, Any]]:
+    for number, batch, error in found:
+        if error is not None:
+            raise error
+        yield number, batch
 
 
 def _as_it_is(batch: Any) -> Any:
