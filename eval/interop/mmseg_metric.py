@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import AVERAGING_RULES, AveragingRule, Category, ConfusionMatrix, score_semantic
+from ovperception.dependencies import missing
 from ovperception.errors import InvalidParameter, MissingDependency
 
 __all__ = ["counted", "metric", "summed"]
@@ -76,10 +77,7 @@ def metric() -> type:
         from mmengine.evaluator import BaseMetric
         from mmseg.registry import METRICS
     except ModuleNotFoundError as error:
-        raise MissingDependency(
-            f"{error.name} is not installed",
-            mend="docs/evaluation.md tells how mmsegmentation installs today",
-        ) from error
+        raise missing(error, NAME) from error
 
     class OVPerceptionIoU(BaseMetric):  # type: ignore[misc]  # mmengine has no types
         """See the module; ``rule`` is one of detectron2, mmseg and sceneparsing."""

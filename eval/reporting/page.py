@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from eval.reporting.numbers import meaning, signed, written
-from ovperception.errors import MissingDependency
+from ovperception.dependencies import missing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -52,7 +52,7 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ModuleNotFoundError as error:
-        raise MissingDependency("jinja2 is not installed", mend="pip install 'ovperception[eval]'") from error
+        raise missing(error, "A page") from error
     environment = Environment(
         loader=PackageLoader("eval.reporting", "pages"),
         autoescape=True,

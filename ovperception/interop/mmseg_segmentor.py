@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ovperception.dependencies import missing
 from ovperception.errors import MissingDependency, Unsupported
 from ovperception.interop.presented import channel_order, look_at, picture
 from ovperception.model import load
@@ -87,10 +88,7 @@ def segmentor() -> type:
         from mmengine.structures import PixelData
         from mmseg.registry import MODELS
     except ModuleNotFoundError as error:
-        raise MissingDependency(
-            f"{error.name} is not installed",
-            mend="docs/evaluation.md tells how mmsegmentation installs today",
-        ) from error
+        raise missing(error, NAME) from error
 
     class OVPerceptionSegmentor(BaseModel):  # type: ignore[misc]  # mmengine has no types
         """See the module; `Segmenter` tells the arguments."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -138,6 +139,39 @@ def test_panoptic(tmp_path: Path) -> None:
         evaluator.process([{"image_id": 2}], [answer])
     with pytest.raises(InvalidParameter, match="lists no segments"):
         evaluator.process([{"image_id": 1}], [{"panoptic_seg": (torch.from_numpy(ids), None)}])
+
+
+def test_processes_are_gathered_in_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As detectron2's ``comm`` does it: everyone gathers, the others get an empty list."""
+    truth, results = detection_files(tmp_path, seed=4)
+    rows = list(batches(read_json(results)))
+    evaluators = [DetectionEvaluator(truth, IDS) for _ in range(2)]
+    for rank, evaluator in enumerate(evaluators):
+        for inputs, outputs in rows[rank::2]:
+            evaluator.process(inputs, outputs)
+    given: list[Any] = []
+
+    def standing_in(rank: int) -> ModuleType:
+        """The first process comes last here: by then the other has given its part."""
+
+        def gather(part: Any) -> list[Any]:
+            given.append(part)
+            return [given[len(given) - 3], part] if rank == 0 else []
+
+        comm = SimpleNamespace(synchronize=lambda: None, gather=gather, is_main_process=lambda: rank == 0)
+        utils = ModuleType("detectron2.utils")
+        utils.__dict__["comm"] = comm
+        return utils
+
+    answers = []
+    for rank in (1, 0):
+        monkeypatch.setitem(sys.modules, "detectron2", ModuleType("detectron2"))
+        monkeypatch.setitem(sys.modules, "detectron2.utils", standing_in(rank))
+        answers.append(evaluators[rank].evaluate())
+    other, found = answers
+    assert other is None
+    assert found is not None
+    assert found["bbox"]["AP"] == pytest.approx(100 * score_coco(truth, results).metrics["AP"], abs=1e-9)
 
 
 def test_beside_detectron2_itself(tmp_path: Path) -> None:
