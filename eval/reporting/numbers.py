@@ -29,6 +29,7 @@ _MEANINGS = {
     "SQ": "segmentation quality: mean IoU of the matched segments",
     "RQ": "recognition quality: F1 of the segments",
     "mIoU": "mean intersection over union of the classes",
+    "FB-IoU": "mean of the IoU of what was asked and of everything else, over all pictures at once",
     "fwIoU": "IoU weighted by how many pixels are of each class",
     "mACC": "mean over classes of the share of their pixels that were found",
     "pACC": "share of all judged pixels that were found",
