@@ -82,7 +82,7 @@ class LabelTable:
             field="labels",
             expected=f"{len(known)} numbers from {known[0]} to {known[-1]}",
             got=", ".join(map(str, numbers)),
-            mend="Is it the form of the labels that this reader is for?",
+            mend="Check that the maps are of the form that this reader is for",
         )
 
 
