@@ -1,6 +1,7 @@
 """Which images share a pass, and who waits for whom."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ovperception.errors import (
     InvalidParameter,
 )
 from ovperception.vocabulary import Vocabulary
+from serving.jobs import Terms
 from tests.serving.engine_calls import PICTURE, ask_about, encoded, in_threads, queue_up, see, wait_for
 from tests.serving.fake_context import FakeContext
 from tests.serving.fake_model import POISON, FakeModel
@@ -96,6 +98,20 @@ def test_a_question_that_comes_with_an_image_is_asked_before_the_next_batch(star
     assert max(timing.batch_size for timing in timings) == 2
     assert all((t.backbone_passes, t.head_ms) == (1, 3.0) and t.classify_ms > 0 for t in timings)
     assert engine.worker.counters.questions == 5
+
+
+def test_a_question_that_waits_goes_before_one_that_comes_with_an_image(start):
+    model = FakeModel()
+    engine = start(model)
+    order = []
+    model.hold()
+    _, (brought,) = in_threads([lambda: ask_about(engine, model, lambda scene: order.append("brought"))])
+    assert model.busy.wait(10)
+    waiting = engine.worker.ask(lambda: order.append("waiting"), Terms(deadline_s=time.monotonic() + 10))
+    model.release()
+    brought.result(10)
+    waiting.result(10)
+    assert order == ["waiting", "brought"]
 
 
 def test_a_question_that_fails_leaves_the_others_of_its_batch_alone(start):
