@@ -156,7 +156,7 @@ def text_only_config() -> dict[str, Any]:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """The hyper-parameters that Lightning keeps beside the weights."""
+    """The hyper-parameters beside the weights, if any: Lightning writes those that a program tells it of."""
     if path.suffix == ".safetensors":
         return {}
     content = read_content(path)
@@ -174,7 +174,8 @@ def _config(state: Mapping[str, Tensor], settings: Mapping[str, Any], source: st
             field="hyper_parameters.arch_option",
             expected="1 (bottleneck) or 2 (depthwise), with block_depth and activation",
             got=settings.get("arch_option"),
-            mend="Convert the file that training wrote, not its tensors alone",
+            mend="The official training does not write them: load it, put them beside its state_dict, as"
+            " hyper_parameters={'arch_option': 2, 'block_depth': 1, 'activation': 'lrelu'}, and save it",
         )
     blocks = {k: settings[k] for k in ("arch_option", "block_depth", "activation") if k in settings}
     return LSegConfig.from_dict(base.to_dict() | blocks)

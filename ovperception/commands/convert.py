@@ -147,7 +147,21 @@ def _print(done: Conversion, *, named: bool) -> None:
         ("seen words", done.card.vocabulary),
         ("licence", done.card.licence),
         ("bundle", f"{done.path} ({done.nbytes / 1e6:.1f} MB)"),
-        ("next", f"ovp predict IMAGE --model {done.card.name if named else done.path} --classes 'dog,cat'"),
+        (
+            "next",
+            f"ovp predict IMAGE --model {done.card.name if named else done.path}{_task(done)}"
+            " --classes 'dog,cat'",
+        ),
     ):
         table.add_row(label, Text(value))
     Console().print(table)
+
+
+def _task(done: Conversion) -> str:
+    """What `ovp predict` has to be told, where the head does not do what it asks for by default."""
+    from ovperception.plugins import head_factory
+
+    tasks = getattr(head_factory(done.card.heads[0].name), "tasks", None)
+    if not isinstance(tasks, frozenset) or not tasks or "detect" in tasks:
+        return ""
+    return f" --task {min(tasks)}"

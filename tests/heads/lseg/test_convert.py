@@ -74,7 +74,7 @@ def test_blocks_after_the_logits(option: int) -> None:
     settings = {"arch_option": option, "block_depth": 2, "activation": "lrelu", "max_epochs": 240}
     config = convert_state(state, settings=settings).config
     assert (config.arch_option, config.block_depth, config.activation) == (option, 2, "lrelu")
-    with pytest.raises(InvalidCheckpoint, match="of which kind"):
+    with pytest.raises(InvalidCheckpoint, match=r"of which kind.*hyper_parameters=\{"):
         convert_state(state)
 
 
@@ -160,6 +160,8 @@ def test_from_the_command_line(
         monkeypatch.delitem(sys.modules, name)
     out = tmp_path / "lseg.safetensors"
     assert main(["convert", str(path), "--format", "lseg", "--out", str(out)]) == 0
+    told = "".join(capfd.readouterr().out.split())
+    assert f"--model{out}--tasksemantic--classes" in told  # the usual task is none of its own
     bundle = read_bundle(out)
     assert not any("visual" in key for key in bundle.tensors)
     assert bundle.card.name == "lseg-vitl16"
