@@ -5,18 +5,19 @@
 
 Pictures are scenes on disk. Live and kept epochs take turns, round by round, so that a change of the
 machine's speed meets both; each is timed with nothing but the features, and with the steps of the heads of
-the tiny models, as their recipes have them. `--arch` takes an open_clip architecture with random weights: the
-time is that of the real ones. Ratios are of medians, by the clock and by CPU seconds; the latter are fair on a
-machine that others use too. The aim is three times; a head whose own step costs more than half a live look
-cannot reach it, and the table says so. Seen at one thread of a busy machine, 8 scenes of 256 x 256, live over
-kept by CPU seconds: the tiny backbone alone 34, under RegionCLIP 2.3 to 2.8, LSeg 1.4, FC-CLIP 1.2; in
-bfloat16 25, 2.7, 1.4 and 1.3. ConvNeXt-L under FC-CLIP, 4 scenes, with the head's former, dearer step: 5.0.
+the tiny models, as their recipes have them. `--arch` takes an open_clip architecture with random weights:
+the time is that of the real ones. Ratios are of medians, by the clock and by CPU seconds; the latter are
+fair on a machine that others use too. The aim is three times; a head whose own step costs more than half a
+live look cannot reach it, and the table says so. Seen at one thread of a busy machine, 8 scenes of 256 x
+256, live over kept by CPU seconds: the tiny backbone alone 34, under RegionCLIP 2.3 to 2.8, LSeg 1.4,
+FC-CLIP 1.2; in bfloat16 25, 2.7, 1.4 and 1.3. ConvNeXt-L under FC-CLIP, 4 scenes, with the head's former,
+dearer step: 5.0.
 
-Where a step of four such scenes goes, in CPU milliseconds there: a live look 245, a kept one 7; forward, loss,
-backward and optimizer 170 under RegionCLIP, 720 under LSeg, 990 under FC-CLIP; in bfloat16 185, 7, 110, 490
-and 780. Seven tenths of RegionCLIP's step are 3 x 3 convolutions at the speed that the processor multiplies
-at, and what the cache itself costs is 4, 1 and 0.7 per cent. Only a smaller head, or a larger backbone,
-reaches the aim.
+Where a step of four such scenes goes, in CPU milliseconds there: a live look 245, a kept one 7; forward,
+loss, backward and optimizer 170 under RegionCLIP, 720 under LSeg, 990 under FC-CLIP; in bfloat16 185, 7,
+110, 490 and 780. Seven tenths of RegionCLIP's step are 3 x 3 convolutions at the speed that the processor
+multiplies at, and what the cache itself costs is 4, 1 and 0.7 per cent. Only a smaller head, or a larger
+backbone, reaches the aim.
 """
 
 from __future__ import annotations

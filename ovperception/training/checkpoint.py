@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -49,9 +50,17 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         partial.unlink(missing_ok=True)
         raise ResourceExhausted(
             f"{path} could not be written",
-            got=str(error).splitlines()[0],
+            got=_cause(error, path.parent),
             mend="Make room on the disk, or give another out=FOLDER; what was saved before is intact",
         ) from error
+
+
+def _cause(error: Exception, folder: Path) -> str:
+    """In words: what torch says of a full disk speaks of positions in its own file."""
+    if isinstance(error, OSError) or not folder.is_dir():
+        return str(error).splitlines()[0]
+    free = shutil.disk_usage(folder).free
+    return f"a disk with {free / 1e6:.1f} MB free, and {str(error).splitlines()[0]}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,11 +8,13 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from ovperception.errors import Conflict, ResourceExhausted
 from ovperception.training.changed_recipe import changed_facts, changed_settings
+from ovperception.training.checkpoint import write_whole
 from ovperception.training.folder_lock import locked
 from ovperception.training.recipes import tiny_clip, with_overrides
 from ovperception.training.run_folder import describe_data, sitting
@@ -65,6 +67,17 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_in_words(tmp_path: Path)
     recipe = with_overrides(tiny_clip(), {"out": str(tmp_path / "file" / "run")})
     with pytest.raises(ResourceExhausted, match="another out=FOLDER"), sitting(recipe):
         pass
+
+
+def test_what_torch_says_of_a_full_disk_comes_with_what_is_free(tmp_path: Path) -> None:
+    def write(file: IO[bytes]) -> None:
+        raise RuntimeError("unexpected pos 64 vs 0\nand a trace")
+
+    with pytest.raises(
+        ResourceExhausted, match=r"Got a disk with [\d.]+ MB free, and unexpected pos 64 vs 0\."
+    ):
+        write_whole(tmp_path / "last.pt", write)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_differences_of_files_that_nobody_can_read_are_none() -> None:
