@@ -18,7 +18,7 @@ from eval.metrics.ap_engine import APTask, EngineName, IoUKind, ap_engine
 from eval.metrics.ground_truth import GroundTruth, read_ground_truth
 from eval.metrics.json_files import uncollected
 from eval.metrics.precision_recall import Area, PrecisionRecall
-from eval.metrics.results import Cap, Results, read_results
+from eval.metrics.results import Cap, Results, read_results, with_area
 from eval.metrics.scores import Category, ClassScore, DetectionScores
 from ovperception.errors import InvalidParameter
 
@@ -132,7 +132,7 @@ def score_lvis(
     judge = ap_engine(engine, iou)
     with uncollected():
         expected = read_ground_truth(truth, masks=iou != "bbox", federated=True, image_ids=image_ids)
-        found = read_results(results, expected, masks=iou != "bbox", cap=cap)
+        found = with_area(read_results(results, expected, masks=iou != "bbox", cap=cap))
         # The cap leaves no image more than this of one class: the engine has nothing to cut.
         limit = max(1, len(found.scores)) if fixed else per_image
         curves = judge.accumulate(

@@ -96,6 +96,11 @@ def read_ground_truth(
     known_categories = frozenset(integer_column(content["categories"], "id", "categories").tolist())
     rows = _kept(content["annotations"], images, listed, known_images, known_categories, warnings)
     boxes, areas = _extent(rows, masks, warnings)
+    if federated and not (areas > 0).all():  # lvis-api asks for areas above 0, of objects and of answers
+        warnings["annotation_of_no_area"] += int((areas <= 0).sum())
+        there = np.flatnonzero(areas > 0)
+        rows, areas = [rows[i] for i in there.tolist()], areas[there]
+        boxes = None if boxes is None else boxes[there]
     crowd = np.array([bool(row.get("iscrowd", 0)) for row in rows], bool)
     if federated and crowd.any():
         warnings["ignored_crowd"] += int(crowd.sum())

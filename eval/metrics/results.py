@@ -27,7 +27,7 @@ from eval.metrics.plain_results import read_plain_boxes
 from eval.metrics.run_lengths import check_masks
 from ovperception.errors import InvalidDataset
 
-__all__ = ["Cap", "Results", "read_results"]
+__all__ = ["Cap", "Results", "read_results", "with_area"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +116,22 @@ def read_results(
         masks=rles,
         areas=areas,
         warnings=warnings,
+    )
+
+
+def with_area(results: Results) -> Results:
+    """Without boxes and masks of area 0: lvis-api passes over them, which COCO counts as false."""
+    there = results.areas > 0
+    if there.all():
+        return results
+    return Results(
+        image_ids=results.image_ids[there],
+        category_ids=results.category_ids[there],
+        scores=results.scores[there],
+        boxes=None if results.boxes is None else results.boxes[there],
+        masks=None if results.masks is None else list(compress(results.masks, there.tolist())),
+        areas=results.areas[there],
+        warnings=results.warnings,
     )
 
 

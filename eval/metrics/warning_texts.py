@@ -11,6 +11,7 @@ WARNINGS: Mapping[str, str] = {
     "positive as false; annotations were numbered anew, so the number here is right and theirs is not",
     "duplicate_annotation_id": "annotation id given to several objects: pycocotools keeps only the last; "
     "annotations were numbered anew and all count",
+    "annotation_of_no_area": "object of area 0 in a federated file: left out, as lvis-api does",
     "annotation_without_area": "annotation without an area: that of its box was taken",
     "annotation_of_unknown_category": "annotation of a category that the file does not list: left out",
     "annotation_of_unknown_image": "annotation of an image that the file does not list: left out",

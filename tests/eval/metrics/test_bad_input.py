@@ -309,3 +309,16 @@ def test_every_warning_has_a_text() -> None:
     source = "".join(p.read_text() for p in (Path(__file__).parents[3] / "eval").rglob("*.py"))
     for name in WARNINGS:
         assert source.count(f'"{name}"') >= 2, name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lvis_passes_over_what_has_no_area(engine: EngineName) -> None:
+    """Of objects and of answers, as lvis-api does; COCO counts both."""
+    content, rows = truth(), results()
+    rows[0] |= {"score": 0.5}
+    rows[1] |= {"score": 0.9, "bbox": [3, 2, 0, 6]}
+    content["annotations"][1]["area"] = 0
+    found = score_lvis(content, rows[:2], iou="bbox", engine=engine)
+    assert found.metrics["AP50"] == pytest.approx(1)
+    assert found.warnings["annotation_of_no_area"] == found.warnings["degenerate_box"] == 1
+    assert score_coco(content, rows[:2], iou="bbox", engine=engine).metrics["AP50"] < 0.3
