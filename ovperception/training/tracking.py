@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import secrets
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,7 +98,8 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of a project; it needs the extra ``wandb`` and an account, or ``WANDB_MODE=offline``.
 
-    The run's id is kept in the folder: a resumed training goes on in the run that it began.
+    The run's id is kept in the folder: a resumed training goes on in the run that it began. Its settings are
+    those of the folder's recipe.
     """
 
     def __init__(self, project: str, folder: Path) -> None:
@@ -109,8 +111,14 @@ class WeightsAndBiases:
         known = folder / "wandb.id"
         if not known.is_file():
             write_whole(known, lambda file: file.write(secrets.token_hex(8).encode()))
+        recipe = folder / "recipe.toml"
         self._run: Any = wandb.init(
-            project=project, name=folder.name, dir=str(folder), id=known.read_text(), resume="allow"
+            project=project,
+            name=folder.name,
+            dir=str(folder),
+            id=known.read_text(),
+            resume="allow",
+            config=tomllib.loads(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {},
         )
 
     def log(self, step: int, elapsed_s: float, numbers: Mapping[str, float]) -> None:

@@ -1,7 +1,7 @@
 """Numbers reach Weights & Biases as its documentation says they are sent.
 
 The package is no dependency and an account is needed: its calls are recorded by a stand-in with the
-signatures of wandb 0.19 (`wandb.init`, `Run.log`, `Run.finish`), so that a call it would refuse fails here.
+signatures of wandb 0.31 (`wandb.init`, `Run.log`, `Run.finish`), so that a call it would refuse fails here.
 Where the package is installed, a run in its offline mode is written as well.
 """
 
@@ -29,9 +29,19 @@ class Recorded(ModuleType):
         super().__init__("wandb")
         self.calls: list[tuple[str, Any]] = []
 
-    def init(self, *, project: str, name: str, dir: str, id: str, resume: str) -> Recorded:  # noqa: A002
+    def init(
+        self,
+        *,
+        project: str,
+        name: str,
+        dir: str,  # noqa: A002
+        id: str,  # noqa: A002
+        resume: str,
+        config: dict[str, Any],
+    ) -> Recorded:
         assert resume in ("allow", "must", "never", "auto")
-        self.calls.append(("init", {"project": project, "name": name, "dir": dir, "id": id}))
+        told = {"project": project, "name": name, "dir": dir, "id": id, "config": config}
+        self.calls.append(("init", told))
         return self
 
     def log(self, data: dict[str, Any], step: int | None = None) -> None:
@@ -66,10 +76,12 @@ def test_a_run_and_its_numbers_are_sent(tmp_path: Path, monkeypatch: pytest.Monk
     wandb = found(monkeypatch, True)
     folder = tmp_path / "mine"
     folder.mkdir()
+    (folder / "recipe.toml").write_text('recipe = "my-data"\n[schedule]\nsteps = 40\n')
     log(folder, {"loss": 0.5, "evaluation/AP50": 30}, 20)
     (begun, sent, ended) = wandb.calls
     assert begun[1]["project"] == "robots"
     assert (begun[1]["name"], begun[1]["dir"]) == ("mine", str(folder))
+    assert begun[1]["config"] == {"recipe": "my-data", "schedule": {"steps": 40}}
     assert sent == ("log", ({"loss": 0.5, "evaluation/AP50": 30.0}, 20))
     assert ended == ("finish", None)
     assert (folder / "log.jsonl").read_text().count("\n") == 1
