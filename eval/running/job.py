@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.protocols import AP, PQ, Background, EvaluationProtocol, MeanIoU, protocol, protocols
+from eval.running.annotation_checks import foreign_categories
 from ovperception.datasets.categories import Classes, builtin_classes
 from ovperception.datasets.coco import coco_dataset
 from ovperception.datasets.labelled_images import label_folder
@@ -116,10 +117,13 @@ def open_data(job: Job) -> Dataset:
     """Opens the data set of a job.
 
     Raises:
-        NotFound, InvalidParameter, MissingFile, InvalidDataset: as `open_dataset`.
+        NotFound, InvalidParameter, MissingFile, InvalidDataset: as `open_dataset`; InvalidParameter too where
+            files of one's own have other classes than the protocol.
         Unsupported: it has not the truth that the protocol compares with.
     """
     dataset = _opened(job)
+    if job.words is not None or job.data.endswith(".json"):
+        _check_classes(job.protocol, dataset)
     needed = truth_of(job.protocol)
     if needed not in dataset.truths:
         raise Unsupported(
@@ -129,6 +133,22 @@ def open_data(job: Job) -> Dataset:
             got=", ".join(sorted(dataset.truths)),
         )
     return dataset
+
+
+def _check_classes(chosen: EvaluationProtocol, dataset: Dataset) -> None:
+    """Files of one's own say what a number stands for: by another list it would be another class."""
+    judged = judged_classes(chosen, dataset)
+    own = [{"id": i, "name": n} for i, n in zip(dataset.category_ids, dataset.vocabulary.names, strict=True)]
+    other_length = isinstance(chosen.metric, MeanIoU) and len(own) != len(judged.category_ids)
+    if other_length or 2 * foreign_categories(own, judged) > len(own):
+        first = ", ".join(judged.vocabulary.names[:3])
+        raise InvalidParameter(
+            f"The classes of these files are not those of {chosen.name}",
+            field="data",
+            expected=f"its {len(judged.category_ids)} classes: {first}, ...",
+            got=f"{len(own)} classes: {', '.join(dataset.vocabulary.names[:3])}, ...",
+            mend="Leave --protocol out, and the files' own classes are judged",
+        )
 
 
 def _opened(job: Job) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from eval.outcome_files import read_outcome
+from eval.protocols import EvaluationProtocol
 from eval.running.asking import LocalAsker
-from eval.running.job import Job
+from eval.running.job import Job, open_data, protocol_of_data
 from eval.running.journal import Journal, done_indices, locked, read_records
 from eval.running.run import run
 from ovperception.errors import Conflict, InvalidParameter, MissingFile, ResourceExhausted, Unsupported
@@ -170,7 +174,7 @@ def test_missing_pictures_are_told_before_the_run(tmp_path: Path, asker: Ask) ->
     truth = {
         "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16}],
-        "categories": [{"id": 1, "name": "cat"}],
+        "categories": [{"id": 1, "name": "person"}],
     }
     (tmp_path / "my.json").write_text(json.dumps(truth))
     one = job("coco_box", tmp_path / "out", data=str(tmp_path / "my.json"), root=tmp_path / "images")
@@ -200,3 +204,28 @@ def test_looking_more_than_once_is_told(tmp_path: Path, fake_model: type) -> Non
     other = job("scenes_semantic", tmp_path / "once")
     (plain,) = run([other], asker=LocalAsker(fake_model(drawn(5)), other))
     assert "test-time augmentation none;" in plain.report_line
+
+
+def test_files_of_ones_own_are_not_judged_by_other_classes(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.jpg"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "classes.txt").write_text("widget\ngadget\n")
+    own = {"data": str(tmp_path), "root": tmp_path / "images", "words": tmp_path / "classes.txt"}
+    with pytest.raises(InvalidParameter, match="2 classes: widget, gadget"):
+        open_data(job("ade20k_150", tmp_path / "out", **own))
+    assert len(open_data(dataclasses.replace(job("ade20k_150", tmp_path, **own), protocol=_own(own)))) == 1
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "widget"}],
+    }
+    (tmp_path / "my.json").write_text(json.dumps(truth))
+    own = {"data": str(tmp_path / "my.json"), "root": tmp_path / "images"}
+    with pytest.raises(InvalidParameter, match="1 classes: widget"):
+        open_data(job("coco_box", tmp_path / "out", **own))
+    assert len(open_data(dataclasses.replace(job("coco_box", tmp_path, **own), protocol=_own(own)))) == 1
+
+
+def _own(files: dict[str, Any]) -> EvaluationProtocol:
+    return protocol_of_data(files["data"])
