@@ -11,6 +11,8 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the default run is offline
+# As `serving.grpc_reading` has it, which a test that imports the client first would be too late for.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 import numpy as np
 import pytest
