@@ -111,7 +111,7 @@ def test_the_report_line_says_all(name: str) -> None:
     ]
     if isinstance(chosen.metric, AP):
         wanted.append("box AP (" if chosen.metric.iou == "bbox" else "mask AP (")
-        wanted.append({"coco": "COCO", "lvis": "LVIS"}[chosen.metric.kind])
+        wanted.append({"coco": "COCO", "lvis": "LVIS", "cityscapes": "Cityscapes"}[chosen.metric.kind])
         wanted.append("fixed" if chosen.metric.fixed else "AP")
         wanted.append({None: "", True: "; generalized", False: "not generalized"}[chosen.metric.generalized])
     if isinstance(chosen.metric, MeanIoU):
