@@ -289,6 +289,16 @@ def grown(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return problems
 
 
+def told(report: dict[str, Any], out: Path | None) -> int:
+    """Prints a report, and writes it where one is wanted; returns the exit status."""
+    text = json.dumps(report, indent=1)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
+    print(text)
+    return 1 if report["problems"] else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=0.5)
@@ -296,12 +306,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     report = soak(60 * arguments.minutes, clients=arguments.clients)
-    text = json.dumps(report, indent=1)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
-    print(text)
-    return 1 if report["problems"] else 0
+    return told(report, arguments.out)
 
 
 if __name__ == "__main__":

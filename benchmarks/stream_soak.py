@@ -10,7 +10,6 @@ must get one reply, in order, about the words that hold from the frame named by 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.soak import told
 from ovperception.client import Client, Stream, StreamReply
 from serving import Server, ServerConfig
 from serving.stub_model import StubModel, expected_score
@@ -221,12 +221,7 @@ def main() -> int:
         serve()
         return 0
     report = soak(60 * arguments.minutes, fps=arguments.fps, swaps=arguments.swaps)
-    text = json.dumps(report, indent=1)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
-    print(text)
-    return 1 if report["problems"] else 0
+    return told(report, arguments.out)
 
 
 if __name__ == "__main__":

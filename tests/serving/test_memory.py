@@ -23,8 +23,11 @@ def test_it_trims_when_work_is_over_and_once():
     assert trims == [5, 6]
 
 
-def test_without_such_an_allocator_nothing_happens():
-    QuietTrimmer(lambda: 1, lambda: True, trim=None).look()
+def test_without_such_an_allocator_nobody_is_asked_whether_it_is_quiet():
+    asked = []
+    trimmer = QuietTrimmer(lambda: 1, lambda: bool(asked.append(1)), trim=None)
+    trimmer.look()
+    assert asked == []
 
 
 def test_the_allocator_of_this_machine():
