@@ -23,7 +23,7 @@ from ovperception.sliding import Band, Views, places, windows
 __all__ = ["LookedEncoding", "LookedScores", "keep_looks"]
 
 _MOST = 2**32
-"""Bytes that the windows of a picture may take; the six published scales of a 4 x 3 one fit, of a square not."""
+"""Bytes that the windows of a picture may take: the six published scales of a 4 x 3 one, not of a square."""
 
 
 @dataclass(frozen=True)
