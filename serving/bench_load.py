@@ -62,13 +62,14 @@ class Load:
 
 
 def closed_loop(load: Load, concurrency: int) -> list[Sample]:
-    """`concurrency` callers, each of whom asks again as soon as it was answered."""
+    """`concurrency` callers, each of whom asks again as soon as it was answered, and once at least."""
     samples: list[Sample] = []
     turns = itertools.count()
     began = time.monotonic()
 
     def call(stub: PerceptionServiceStub) -> None:
-        while (due := time.monotonic() - began) < load.duration_s:
+        due = time.monotonic() - began
+        while True:
             request = load.requests[next(turns) % len(load.requests)]
             try:
                 reply = stub.DetectObjects(request, timeout=load.timeout_s, metadata=load.metadata)
@@ -76,6 +77,9 @@ def closed_loop(load: Load, concurrency: int) -> list[Sample]:
                 samples.append(_failed(error, due, began))
             else:
                 samples.append(_answered(reply.info, reply.ByteSize(), due, began))
+            due = time.monotonic() - began
+            if due >= load.duration_s:
+                return
 
     threads = [
         threading.Thread(target=call, args=(PerceptionServiceStub(channel),), daemon=True)
@@ -124,7 +128,7 @@ def open_loop(load: Load, rate: float, *, seed: int = 0) -> list[Sample]:
 
 
 def streams(load: Load, count: int, in_flight: int = 4) -> list[Sample]:
-    """`count` streams, each with up to `in_flight` frames that have no reply yet."""
+    """`count` streams, each of one frame at least and with up to `in_flight` that have no reply yet."""
     samples: list[Sample] = []
     threads = [
         threading.Thread(target=_stream, args=(load, channel, number, in_flight, samples), daemon=True)
@@ -154,7 +158,7 @@ def _stream(load: Load, channel: grpc.Channel, number: int, in_flight: int, samp
         yield pp.StreamPerceiveRequest(config=config)
         for sequence in itertools.count(1):
             credit.get()
-            if time.monotonic() - began >= load.duration_s:
+            if sequence > 1 and time.monotonic() - began >= load.duration_s:
                 return
             image = load.requests[(number + sequence) % len(load.requests)].image
             sent[sequence] = time.monotonic() - began

@@ -23,6 +23,9 @@ from ovperception.wire_errors import error_of
 
 __all__ = ["TLS", "Connection"]
 
+# What gRPC for asyncio says, with the code INTERNAL, when it writes to a connection just lost.
+_SENT_TO_NOBODY = "Internal error from Core"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLS:
@@ -145,7 +148,7 @@ class Connection:
         if status is not None and (ours := error_of(status)) is not None:
             return ours
         code, details = error.code(), error.details() or ""
-        if code == grpc.StatusCode.UNAVAILABLE:
+        if code == grpc.StatusCode.UNAVAILABLE or details == _SENT_TO_NOBODY:
             return self._unreachable(details)
         if code == grpc.StatusCode.CANCELLED:
             what = "The call was ended by the server, or by closing this client"
