@@ -129,6 +129,8 @@ def cityscapes_results(folder: Path, truth: Mapping[str, Any]) -> list[dict[str,
 
 
 def _answers(text: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """Of a mask that is named several times the last line counts, as in the script."""
+    said: dict[Path, tuple[int, float]] = {}
     for number, line in enumerate(text.read_text(errors="replace").splitlines(), start=1):
         parts = line.split()
         if not parts:
@@ -149,4 +151,6 @@ def _answers(text: Path, folder: Path) -> Iterator[dict[str, Any]]:
             raise InvalidDataset(
                 "A mask lies outside the folder of answers", field=f"{text.name}, line {number}", got=name
             )
+        said[path] = label, score
+    for path, (label, score) in said.items():
         yield {"category_id": label, "score": score, **_row(read_label_map(path) != 0)}

@@ -121,6 +121,7 @@ def open_data(job: Job) -> Dataset:
             files of one's own have other classes than the protocol.
         Unsupported: it has not the truth that the protocol compares with.
     """
+    _check_rules(job)
     dataset = _opened(job)
     if job.words is not None or job.data.endswith(".json"):
         _check_classes(job.protocol, dataset)
@@ -133,6 +134,19 @@ def open_data(job: Job) -> Dataset:
             got=", ".join(sorted(dataset.truths)),
         )
     return dataset
+
+
+def _check_rules(job: Job) -> None:
+    """Cityscapes' rules want what its files alone tell: what of a picture is not judged."""
+    metric = job.protocol.metric
+    if isinstance(metric, AP) and metric.kind == "cityscapes" and job.data != job.protocol.data:
+        raise Unsupported(
+            f"{job.protocol.name} judges by rules of Cityscapes, which need its own files",
+            field="data",
+            expected=job.protocol.data,
+            got=job.data,
+            mend="Add --metric mask for COCO's rules, or leave --data out",
+        )
 
 
 def _check_classes(chosen: EvaluationProtocol, dataset: Dataset) -> None:

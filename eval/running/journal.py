@@ -100,7 +100,7 @@ def read_records(folder: Path, fields: frozenset[str] | None = None) -> Iterator
 
     Args:
         folder: of the records.
-        fields: what to keep of each; None for all.
+        fields: what to keep of each, where it has them; None for all.
     """
     for path in sorted(folder.glob("records-*.jsonl")):
         session = path.stem.removeprefix("records-").rpartition("-")[0]
@@ -110,7 +110,7 @@ def read_records(folder: Path, fields: frozenset[str] | None = None) -> Iterator
                     break  # a process was killed here, or is writing
                 with contextlib.suppress(json.JSONDecodeError):
                     record = json.loads(line)
-                    yield session, record if fields is None else {k: record[k] for k in fields}
+                    yield session, record if fields is None else {k: record[k] for k in fields if k in record}
 
 
 def done_indices(folder: Path) -> set[int]:

@@ -15,6 +15,7 @@ from eval.metrics.confusion import pair_runs
 from eval.outcome import Answer
 from eval.protocols import AP, PQ, FewShot, MeanIoU
 from eval.running.agreement import box_agreement
+from eval.running.instance_files import write_instances
 from eval.running.job import Job
 from eval.running.journal import Record
 from eval.running.prediction_files import LabelWriter, panoptic_name, save_map
@@ -63,6 +64,7 @@ class _Objects:
     def __init__(self, job: Job, dataset: Dataset, question: Question, keep_truth: bool) -> None:
         metric = cast("AP", job.protocol.metric)
         self.masks = metric.iou != "bbox"
+        self._own_files = job.out if metric.kind == "cityscapes" else None
         self._keep_truth = keep_truth
         self._question = question
         self._ids = [category.id for category in question.categories]
@@ -103,6 +105,11 @@ class _Objects:
         }
         if self.masks:
             record["masks"] = [mask.to_coco()["counts"] for mask in found.masks or ()]
+        if self._own_files is not None:
+            masks = (mask.decode() for mask in found.masks or ())
+            record["file"] = write_instances(
+                self._own_files, sample, record["categories"], record["scores"], masks
+            )
         if self._keep_truth:
             record |= self._truth(truth, mine)
         return record

@@ -6,6 +6,7 @@
     panoptic.json, panoptic/*.png   COCO panoptic: id = R + 256 G + 65536 B
     labels/*.png                    label maps in the numbers of the data set's own files
     masks/*.png                     of folds: 255 where the class was found
+    instances/*.txt, masks/*.png    Cityscapes, beside results.json, see `eval.running.instance_files`
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "label_numbers",
     "panoptic_name",
     "save_map",
+    "save_text",
     "write_json_list",
     "write_json_object",
 ]
@@ -84,15 +86,25 @@ def save_map(content: PanopticMap | NDArray[Any], out: Path, name: str) -> None:
         ResourceExhausted: the disk is full.
         InvalidInput: the folder cannot be written.
     """
+    path = _placed(out, name)
+    if isinstance(content, PanopticMap):
+        content.save_png(path)
+    else:
+        write_file(path, encode_png(content))
+
+
+def save_text(content: str, out: Path, name: str) -> None:
+    """Writes a text whole or not at all; raises as `save_map`."""
+    write_file(_placed(out, name), content.encode())
+
+
+def _placed(out: Path, name: str) -> Path:
     path = out / FOLDER / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
-    if isinstance(content, PanopticMap):
-        content.save_png(path)
-    else:
-        write_file(path, encode_png(content))
+    return path
 
 
 def write_json_list(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -221,15 +221,15 @@ class Task:
 
 
 def finished(folder: Path, out: Path, opened: Opened) -> set[int]:
-    """Images that need not be done again; a map that was lost makes its image undone."""
+    """Images that need not be done again; a map or text that was lost makes its image undone."""
     from eval.running.journal import read_records
     from eval.running.prediction_files import FOLDER
 
     metric = opened.job.protocol.metric
-    if isinstance(metric, AP):
+    if isinstance(metric, AP) and metric.kind != "cityscapes":
         return done_indices(folder)
     done = set()
     for _, record in read_records(folder, frozenset({"i", "file"})):
-        if (out / FOLDER / record["file"]).is_file():
+        if "file" in record and (out / FOLDER / record["file"]).is_file():
             done.add(int(record["i"]))
     return done

@@ -17,6 +17,7 @@ from eval.running.asking import LocalAsker
 from eval.running.run import run
 from ovperception import cli
 from ovperception.datasets.categories import builtin_classes
+from ovperception.errors import Unsupported
 from ovperception.rle import RLE
 from ovperception.structures import Detections
 from ovperception.vocabulary import Vocabulary
@@ -79,8 +80,35 @@ def test_files_and_a_run(tmp_path: Path, fake_model: type) -> None:
     (outcome,) = run([ran], asker=LocalAsker(model, ran))
     assert outcome.metrics == pytest.approx(of_files)
     assert outcome.warnings == ()
-    found = score(truth, ran.out / "predictions/results.json", tmp_path / "again")
-    assert found == outcome.metrics
+    saved = ran.out / "predictions"
+    for number, results in enumerate((saved / "results.json", saved / "instances")):
+        assert score(truth, results, tmp_path / f"again{number}") == outcome.metrics
+
+    text = saved / "instances" / content["images"][0]["file_name"].replace("_leftImg8bit.png", ".txt")
+    text = text.parents[1] / text.name
+    lines = text.read_text()
+    assert lines.split()[0] == f"masks/{text.stem}_000.png"
+    text.unlink()
+    run([ran], asker=LocalAsker(model, ran))  # looked at again, as what it said was lost
+    assert text.read_text() == lines
+
+
+def test_a_mask_named_twice_is_what_the_last_line_says(tmp_path: Path) -> None:
+    truth, results = write_street_scenes(tmp_path, 5, images=1)
+    content = cityscapes_truth(truth)
+    rows = cityscapes_results(results, content)
+    (text,) = results.glob("*.txt")
+    name = text.read_text().split()[0]
+    text.write_text(text.read_text() + f"{name} 33 0.25\n")
+    again = cityscapes_results(results, content)
+    assert again[0] == rows[0] | {"category_id": 33, "score": 0.25}
+    assert again[1:] == rows[1:]
+
+
+def test_its_rules_need_its_files(tmp_path: Path) -> None:
+    ran = job("cityscapes_instance", tmp_path, data="scenes")
+    with pytest.raises(Unsupported, match="need its own files"):
+        run([ran])
 
 
 def test_it_is_of_masks() -> None:
