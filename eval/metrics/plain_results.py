@@ -21,7 +21,8 @@ from ovperception.rle import CocoRLE
 
 __all__ = ["PlainResults", "read_plain_results"]
 
-_WIDTHS = {"image_id": 1, "category_id": 1, "score": 1, "bbox": 4, "segmentation": 2}
+# Numbers of each key; a mask's are height, width and the digit that stands for its string.
+_WIDTHS = {"image_id": 1, "category_id": 1, "score": 1, "bbox": 4, "segmentation": 3}
 # "^" stands for the "e" of an exponent such as that of 1e-05, as keys have an "e" too.
 _NUMERIC = b"0123456789.-+^"
 _NUMBERS = bytes(c if c in _NUMERIC + b"," else 32 for c in range(256)).replace(b"^", b"e")
@@ -76,7 +77,7 @@ def read_plain_results(path: Path) -> PlainResults | None:
     if not all((np.abs(column) < _LARGEST_EXACT).all() for column in whole):
         return None
     try:
-        masks = _masks(columns["segmentation"], strings) if "segmentation" in columns else None
+        masks = _masks(columns["segmentation"][:, :2], strings) if "segmentation" in columns else None
     except ValueError:
         return None
     return PlainResults(
@@ -89,7 +90,7 @@ def read_plain_results(path: Path) -> PlainResults | None:
 
 
 def _without_strings(content: bytes) -> tuple[bytes, list[bytes]] | None:
-    """The file with nothing between the quotes of masks' strings, and these strings."""
+    """The file with a digit in the place of each mask's string, and these strings."""
     key = re.search(rb'"counts"\s*:\s*"', content)
     if key is None:
         return content, []
@@ -102,7 +103,7 @@ def _without_strings(content: bytes) -> tuple[bytes, list[bytes]] | None:
         content = content.replace(b"~", b"\\")
     head, *pieces = content.split(key[0])
     split = [piece.partition(b'"') for piece in pieces]
-    return (key[0] + b'"').join([head, *(rest for _, _, rest in split)]), [string for string, _, _ in split]
+    return (key[0] + b'0"').join([head, *(rest for _, _, rest in split)]), [string for string, _, _ in split]
 
 
 def _first_record(content: bytes) -> bytes | None:
@@ -122,10 +123,10 @@ def _widths(record: bytes) -> dict[str, int] | None:
         return None
     widths: dict[str, int] = {}
     for key, value in values.items():
-        if key == "segmentation":  # its numbers are those of its size
-            if not isinstance(value, dict) or value.keys() != {"size", "counts"} or value["counts"] != "":
+        if key == "segmentation":
+            if not isinstance(value, dict) or list(value) != ["size", "counts"] or value["counts"] != "0":
                 return None
-            value = value["size"]
+            value = [*value["size"], 0] if isinstance(value["size"], list) else None
         numbers = value if isinstance(value, list) else [value]
         if not set(map(type, numbers)) <= {int, float} or _WIDTHS.get(key, len(numbers)) != len(numbers):
             return None
