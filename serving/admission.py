@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 from ovperception.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 
@@ -55,20 +55,16 @@ class Admission:
         with self._lock:
             return dict(self._used)
 
-    @contextmanager
-    def enter(self, nbytes: int, client: str = "") -> Iterator[Ticket]:
-        """Hold room for one call of `nbytes`.
+    def enter(self, nbytes: int, client: str = "") -> Ticket:
+        """Take room for one call of `nbytes`; it is given back by the ticket, at the end of its ``with``.
 
         Raises:
             ResourceExhausted: There is none.
             Unavailable: The server is shutting down.
         """
         ticket = Ticket(self, client)
-        try:
-            ticket.take(requests=1, bytes=nbytes)
-            yield ticket
-        finally:
-            ticket.release()
+        ticket.take(requests=1, bytes=nbytes)
+        return ticket
 
     def close(self) -> None:
         """Refuse all further calls; those inside go on."""
@@ -155,10 +151,18 @@ class Admission:
 class Ticket:
     """What one call holds of the budget."""
 
+    __slots__ = ("_admission", "_client", "_held")
+
     def __init__(self, admission: Admission, client: str = "") -> None:
         self._admission = admission
         self._client = client
         self._held: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     def take(self, **amounts: int) -> None:
         """Take more of the budget."""

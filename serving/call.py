@@ -8,10 +8,9 @@ When its caller leaves it ends at once, wherever it is: what waits in a queue is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import grpc
 import numpy as np
@@ -63,7 +62,7 @@ class Asking(Protocol[T_co]):
 
 
 class Call:
-    """One call on its way. Made by `Engine.call`."""
+    """One call on its way; the end of its ``with`` gives back what it holds. Made by `Engine.call`."""
 
     def __init__(
         self,
@@ -81,6 +80,7 @@ class Call:
         self.warnings: list[str] = []
         self._engine = engine
         self._request_id = request_id
+        self._ticket = ticket
         self._started = time.monotonic()
         # Its type stub forgets calls without a deadline.
         left = cast("float | None", context.time_remaining())
@@ -90,6 +90,12 @@ class Call:
         self._presence = Presence(context, deadline_s, self.timing)
         self._intake = Intake(engine, ticket, self._terms, self._presence, self.timing, context)
         self._kept: KeptScene | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ticket.release()
 
     def see(self, image: image_pb2.Image, *, keep: bool = False, fits: Sequence[Fits] = ()) -> ServedScene:
         """The scene of a request's image: a kept one, or the picture decoded and encoded."""
@@ -195,36 +201,36 @@ class Call:
         self.timing.classify_ms += done.run_ms
         return done.value
 
-    @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """Time what is left of an answer when the model's thread is done with it."""
+    def finish(self, finish: Callable[[], T]) -> T:
+        """Do, and time, what is left of an answer when the model's thread is done with it."""
         self._presence.check()
         started = time.monotonic()
-        yield
+        found = finish()
         self.timing.postprocess_ms += 1e3 * (time.monotonic() - started)
+        return found
 
-    @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """Time the writing of the answer."""
+    def encode(self, write: Callable[[], T]) -> T:
+        """Write the answer, and time that."""
         self._presence.check()
         started = time.monotonic()
-        yield
+        written = write()
         self.timing.encode_ms += 1e3 * (time.monotonic() - started)
+        return written
 
-    def info(self, words: Vocabulary | None = None, *, truncated: bool = False) -> results_pb2.ResultInfo:
-        """What the reply says about itself; call it last."""
+    def info(
+        self, vocabulary: vocabulary_pb2.VocabularyInfo | None = None, *, truncated: bool = False
+    ) -> results_pb2.ResultInfo:
+        """What the reply says about itself and the words it was asked with; call it last."""
         self.timing.total_ms = 1e3 * (time.monotonic() - self._started)
         info = results_pb2.ResultInfo(
             request_id=self._request_id,
             model=self._engine.models.info(self.model),
             timing=self.timing,
+            vocabulary=vocabulary,
             truncated=truncated,
             warnings=self.warnings,
         )
         self._intake.tell(info, self._kept)
-        if words is not None:
-            name, digest = words.name, words.content_hash
-            info.vocabulary.CopyFrom(vocabulary_pb2.VocabularyInfo(name=name, content_hash=digest))
         return info
 
     def _look(self, models: Sequence[ServedModel], picture: ServedPicture, *, keep_look: bool) -> Seen:

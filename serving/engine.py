@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import grpc
@@ -86,7 +86,6 @@ class Engine:
                     self.worker.ask(partial(_QUESTIONS[task], seen.scenes[0], words), terms).result()
         self.worker.forget_pace()
 
-    @contextmanager
     def call(
         self,
         model: ServedModel,
@@ -96,8 +95,8 @@ class Engine:
         *,
         client: str | None = None,
         priority: Priority | None = None,
-    ) -> Iterator[Call]:
-        """Admit a call of `nbytes` and follow it to its end.
+    ) -> Call:
+        """Admit a call of `nbytes`, to be followed to its end by ``with``.
 
         Args:
             model: The model it is for.
@@ -109,8 +108,12 @@ class Engine:
         """
         whom = client_of(context) if client is None else client
         urgency = priority_of(context) if priority is None else priority
-        with self.admission.enter(nbytes, whom) as ticket:
-            yield Call(self, model, request_id, ticket, context, client=whom, priority=urgency)
+        ticket = self.admission.enter(nbytes, whom)
+        try:
+            return Call(self, model, request_id, ticket, context, client=whom, priority=urgency)
+        except BaseException:
+            ticket.release()
+            raise
 
     def forget(self, image_id: str, context: grpc.ServicerContext) -> bool:
         """Forget an image kept for this caller; whether there was one."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -100,7 +100,7 @@ class CallInterceptor(_Interceptor):
             except Exception as error:
                 self._end(record, started, error)
                 _answer_error(context, error, record)
-            record.replies = tuple(infos(reply))
+            record.replies = infos(reply)
             if record.replies:
                 # For proxies and load tools, which need not parse replies.
                 context.set_trailing_metadata(_timing(started, record.replies))
@@ -123,7 +123,7 @@ class CallInterceptor(_Interceptor):
         def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             started = time.monotonic()
             record = self._record(method, context)
-            record.request_id = uuid.uuid4().hex
+            record.request_id = _new_id()
             try:
                 record.client = self._guard.admit(context.invocation_metadata(), context).name
                 for reply in behaviour(request if parse is None else _parsed(request, parse), context):
@@ -150,7 +150,7 @@ class CallInterceptor(_Interceptor):
         return record
 
     def _note_message(self, call: CallRecord, reply: Any, nbytes: int) -> None:
-        replies = tuple(infos(reply)) if self._observers else ()
+        replies = infos(reply) if self._observers else ()
         if not replies:
             return
         duration_ms = replies[0].timing.total_ms
@@ -203,8 +203,14 @@ def _identify(request: Any) -> str:
     """The id of a request, which gets one if it brought none; empty if it has no place for one."""
     if not hasattr(request, "request_id"):
         return ""
-    request.request_id = request.request_id or uuid.uuid4().hex
-    return str(request.request_id)
+    said: str = request.request_id
+    if not said:
+        said = request.request_id = _new_id()
+    return said
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
 
 
 def _answer_error(context: grpc.ServicerContext, error: Exception, record: CallRecord) -> NoReturn:

@@ -134,9 +134,8 @@ def answers(call: Call, asked: Asked, image: Image, *, keep: bool = False) -> pb
         result.answers.append(answer)
         truncated |= cut
     words = asked.words
-    result.info.CopyFrom(call.info(words.vocabulary if words else None, truncated=truncated))
+    result.info.CopyFrom(call.info(words.info() if words else None, truncated=truncated))
     if words is not None:
-        result.info.vocabulary.CopyFrom(words.info())
         result.MergeFromString(words.class_list())
     return result
 

@@ -5,8 +5,7 @@ The unary methods and the outputs of a batch or stream become the same questions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -73,11 +72,8 @@ class Question(Generic[T]):
 
     def told(self, call: Call, finish: Callable[[], T]) -> tuple[pb.PerceiveAnswer, bool]:
         """Make a message of what `ask` gave."""
-        with call.finishing():
-            found = finish()
-        with call.encoding():
-            message, truncated = self.write(found)
-            message.model = self.model.name
+        message, truncated = call.encode(partial(self.write, call.finish(finish)))
+        message.model = self.model.name
         return message, truncated
 
 
@@ -193,18 +189,18 @@ def detection(
     masks = options.include_masks if options.HasField("include_masks") else True
     encoding = _mask_encoding(options.mask_encoding, default_encoding)
     regions: NDArray[np.float32] | None = None
-    with _fields_of_regions():
+    with _FIELDS_OF_REGIONS:
         if options.HasField("regions"):
             regions = requests.boxes(options.regions.boxes, max_boxes)
         model.head_for("detect", given_boxes=regions is not None, need_masks=need_masks)
 
     def fits(size: tuple[int, int]) -> None:
         if regions is not None:
-            with _fields_of_regions():
+            with _FIELDS_OF_REGIONS:
                 boxes_inside(regions, size)
 
     def ask(scene: ServedScene) -> Callable[[], Detections]:
-        with _fields_of_regions():
+        with _FIELDS_OF_REGIONS:
             return scene.draft_detections(
                 words.for_objects,
                 boxes=regions,
@@ -316,12 +312,15 @@ def _check_task(model: ServedModel, task: Task) -> None:
         raise cannot_answer(model.name, task, model.tasks)
 
 
-@contextmanager
-def _fields_of_regions() -> Iterator[None]:
+class _FieldsOfRegions:
     """Names boxes as requests spell them."""
-    try:
-        yield
-    except (InvalidRegions, Unsupported) as error:
-        if error.field.startswith("boxes"):
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, InvalidRegions | Unsupported) and error.field.startswith("boxes"):
             error.field = f"regions.{error.field}"
-        raise
+
+
+_FIELDS_OF_REGIONS = _FieldsOfRegions()

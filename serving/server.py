@@ -12,15 +12,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 import ovperception
 from ovperception.errors import Unavailable
+from serving.call_threads import CallThreads
 from serving.certificate_scopes import CertificateScopes
 from serving.config import ServerConfig
 from serving.engine import Engine
@@ -39,6 +39,9 @@ from serving.telemetry import Observer
 from serving.tls import check_tls, server_credentials
 from serving.tokens import Tokens
 from serving.tracing import Tracing
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Server"]
 
@@ -87,12 +90,10 @@ class Server:
         self._observers = [*observers, self._metrics, *([self._tracing] if self._tracing else [])]
         self._on_fatal = on_fatal
         self._health = health.HealthServicer()
-        self._pool = ThreadPoolExecutor(
-            max_workers=self._config.max_requests + self._config.max_live_streams + _SPARE_THREADS,
-            thread_name_prefix="ovperception-call",
-        )
+        most = self._config.max_requests + self._config.max_live_streams + _SPARE_THREADS
+        self._pool = CallThreads(most, "ovperception-call")
         self._server = self._build()
-        self._admin_pool = ThreadPoolExecutor(_ADMIN_THREADS, thread_name_prefix="ovperception-admin")
+        self._admin_pool = CallThreads(_ADMIN_THREADS, "ovperception-admin")
         self._admin = (
             self._build_admin(load or ovperception.load) if self._config.admin_port is not None else None
         )
@@ -213,12 +214,13 @@ class Server:
         add_reflection((*ADMIN_SERVICES, health.SERVICE_NAME), server)
         return server
 
-    def _make(self, scope: Scope, pool: ThreadPoolExecutor) -> grpc.Server:
+    def _make(self, scope: Scope, pool: CallThreads) -> grpc.Server:
         """A server without services, whose callers need `scope`."""
         guard = Guard(scope, self._tokens, certificates=self._certificates)
-        return grpc.server(
-            pool, interceptors=[CallInterceptor(guard, self._observers)], options=_options(self._config)
-        )
+        # Its type stub wants the pool that it gets by default.
+        threads = cast("ThreadPoolExecutor", pool)
+        interceptor = CallInterceptor(guard, self._observers)
+        return grpc.server(threads, interceptors=[interceptor], options=_options(self._config))
 
     def _bind(self, server: grpc.Server, host: str, port: int) -> int:
         wanted = _address(host, port)

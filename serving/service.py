@@ -56,8 +56,7 @@ class PerceptionService(PerceptionServiceServicer):
         question = detection(model, words, request, self._engine.config.max_texts)
         with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             answer, truncated = question.answer_about(call, request.image, keep=request.keep_image)
-            info = call.info(words.vocabulary, truncated=truncated)
-        info.vocabulary.CopyFrom(words.info())
+            info = call.info(words.info(), truncated=truncated)
         reply = pb.DetectObjectsResponse(info=info, objects=answer.objects)
         reply.MergeFromString(words.class_list())
         return reply
@@ -75,8 +74,7 @@ class PerceptionService(PerceptionServiceServicer):
         question = ask(model, words, request)
         with self._engine.call(model, request.request_id, request_bytes(), context) as call:
             answer, truncated = question.answer_about(call, request.image, keep=request.keep_image)
-            info = call.info(words.vocabulary, truncated=truncated)
-        info.vocabulary.CopyFrom(words.info())
+            info = call.info(words.info(), truncated=truncated)
         reply = pb.SegmentImageResponse(info=info)
         getattr(reply, field).CopyFrom(getattr(answer, answer.WhichOneof("answer") or ""))
         reply.MergeFromString(words.class_list())

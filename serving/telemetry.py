@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Protocol
 
 from ovperception.v1 import results_pb2
 from ovperception.v1.perceive_pb2 import BatchPerceiveResponse, StreamPerceiveResponse
 
-__all__ = ["STAGES", "CallRecord", "Observer", "infos", "server_timing"]
+__all__ = ["STAGES", "CallRecord", "Observer", "infos", "server_timing", "stage_times"]
 
 # In the order in which a call goes through them: name -> field of `Timing`.
 STAGES: Mapping[str, str] = {
@@ -22,6 +23,9 @@ STAGES: Mapping[str, str] = {
     "postprocess": "postprocess_ms",
     "encode": "encode_ms",
 }
+
+stage_times: Callable[[results_pb2.Timing], tuple[float, ...]] = attrgetter(*STAGES.values())
+"""Milliseconds of each of `STAGES`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,26 +71,21 @@ class Observer(Protocol):
         ...
 
 
-def infos(reply: Any) -> Iterator[results_pb2.ResultInfo]:
+def infos(reply: Any) -> tuple[results_pb2.ResultInfo, ...]:
     """What a reply of whatever method says about its results."""
     info = getattr(reply, "info", None)
     if isinstance(info, results_pb2.ResultInfo):
-        yield info
+        return (info,)
     if isinstance(reply, BatchPerceiveResponse):
-        yield from (item.result.info for item in reply.items if item.HasField("result"))
+        return tuple(item.result.info for item in reply.items if item.HasField("result"))
     if isinstance(reply, StreamPerceiveResponse) and reply.HasField("result"):
-        yield reply.result.info
+        return (reply.result.info,)
+    return ()
 
 
 def server_timing(replies: Sequence[results_pb2.ResultInfo], duration_ms: float) -> str:
     """Where a call's time went, as W3C's ``server-timing`` spells it; of several results, their sums."""
-    parts = []
-    timings = [info.timing for info in replies]
-    for stage, name in STAGES.items():
-        spent_ms = 0.0
-        for timing in timings:
-            spent_ms += getattr(timing, name)
-        if spent_ms:
-            parts.append(f"{stage};dur={spent_ms:.3f}")
+    sums = map(sum, zip(*[stage_times(info.timing) for info in replies], strict=True))
+    parts = [f"{stage};dur={spent_ms:.3f}" for stage, spent_ms in zip(STAGES, sums, strict=False) if spent_ms]
     parts.append(f"total;dur={duration_ms:.3f}")
     return ", ".join(parts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from ovperception.errors import InvalidVocabulary
 from ovperception.structures import Detections, PanopticMap, SemanticMap
@@ -63,11 +64,12 @@ class AskedWords:
 
     def info(self) -> VocabularyInfo:
         """What a reply says about them."""
-        info = VocabularyInfo(name=self.vocabulary.name, content_hash=self.vocabulary.content_hash)
-        if self.kept is not None:
-            info.handle = self.kept.name
-            info.expire_time.FromNanoseconds(self.expires_ns)
-        return info
+        name, digest = self.vocabulary.name, self.vocabulary.content_hash
+        if self.kept is None:
+            return VocabularyInfo(name=name, content_hash=digest)
+        seconds, nanos = divmod(self.expires_ns, 10**9)
+        ends = Timestamp(seconds=seconds, nanos=nanos)
+        return VocabularyInfo(name=name, content_hash=digest, handle=self.kept.name, expire_time=ends)
 
     def class_list(self) -> bytes:
         """The ``classes`` of a reply, as bytes to merge: every reply of ours has them at one number."""

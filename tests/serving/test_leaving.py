@@ -48,7 +48,7 @@ def test_a_deadline_is_looked_at_before_every_stage(start):
             lambda: call.see(encoded()),
             lambda: call.decode(encoded()),
             lambda: call.ask(lambda: scene.detect(WORDS)),
-            lambda: call.encoding().__enter__(),
+            lambda: call.encode(lambda: None),
         ):
             with pytest.raises(DeadlineExceeded):
                 stage()
