@@ -16,6 +16,7 @@ from eval.scenes.command import evaluate_own_measures
 from eval.scenes.settings import MEASURES
 from ovperception.datasets.scenes.vocabulary import Part
 from ovperception.errors import InvalidParameter
+from ovperception.view_options import VIEWS_HELP, views_of
 
 if TYPE_CHECKING:
     from ovperception.model import Model
@@ -75,6 +76,7 @@ def evaluate(
     resolution: Annotated[
         str, typer.Option(help="Of the pictures: the protocol's, or left to the model.")
     ] = "protocol",
+    views: Annotated[str, typer.Option(help=VIEWS_HELP, show_default=False)] = "",
     classes: Annotated[
         Path | None, typer.Option(help="File of the class list, for a folder of label maps.")
     ] = None,
@@ -126,7 +128,7 @@ def evaluate(
     if annotations is not None or results is not None:
         _refuse_beside_files(
             {"model": model, "server": server, "data": data, "root": root, "split": split}
-            | {"limit": limit, "images": images, "classes": classes, "only": only}
+            | {"limit": limit, "images": images, "classes": classes, "only": only, "views": views}
         )
         protocol_command.score(
             _needed(protocol or None, "protocol", "--protocol NAME"),
@@ -142,6 +144,7 @@ def evaluate(
     if not server:
         _needed(model or None, "model", "--model NAME")
     if not protocol and not metric and data in ("", "scenes") and not server:
+        _refuse_without_protocol(views)
         evaluate_own_measures(
             lambda: load_model(model, device),
             folder,
@@ -178,6 +181,7 @@ def evaluate(
         device=device,
         server=server,
         resolution=cast("ResolutionChoice", resolution),
+        views=views_of(views) if views else None,
         workers=workers,
     )
     protocol_command.run_protocol(job, as_json=as_json)
@@ -193,6 +197,16 @@ def _refuse_beside_files(options: Mapping[str, object]) -> None:
             expected="--protocol, --metric, --annotations and --results",
             got=" ".join(given),
             mend="Leave it out",
+        )
+
+
+def _refuse_without_protocol(views: str) -> None:
+    if views:
+        raise InvalidParameter(
+            "Views are of the head that answers a protocol",
+            field="views",
+            expected="--protocol NAME",
+            mend="Name one, such as scenes_semantic, or leave the views out",
         )
 
 

@@ -76,6 +76,16 @@ class Views:
         if not _finite(self.pad_value):
             raise InvalidParameter("The padding must be a number", field="pad_value", got=self.pad_value)
 
+    def __str__(self) -> str:
+        """All of it in words, for a report."""
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        told = [f"windows of {self.crop} at scales {scales} of {self.base}"]
+        told += ["mirrored as well"] if self.flip else []
+        told += [f"overlapping by {self.overlap:g}"] if self.overlap != 1 / 3 else []
+        told += [f"padded with {self.pad_value:g}"] if self.pad_value else []
+        told += [f"on {self.max_cells} cells"] if self.max_cells is not None else []
+        return ", ".join(told)
+
     @property
     def step(self) -> int:
         """Pixels from one window to the next."""

@@ -18,6 +18,7 @@ from eval.running.question import Question
 from eval.running.windows import resized_to, semantic_by_windows
 from ovperception.errors import InvalidImage, Unsupported
 from ovperception.structures import Detections, SemanticMap
+from ovperception.view_options import set_views
 
 if TYPE_CHECKING:
     from ovperception.client import Client
@@ -129,14 +130,8 @@ def load_model(name: str, device: str) -> Model:
 
 def _augmentation(heads: Mapping[str, object]) -> str:
     """What heads do to look at a picture more than once."""
-    told = []
-    for head in heads.values():
-        views = getattr(getattr(head, "config", None), "views", None)
-        if views is not None:
-            scales = ", ".join(f"{scale:g}" for scale in views.scales)
-            mirrored = ", mirrored as well" if views.flip else ""
-            told.append(f"windows of {views.crop} at scales {scales} of {views.base}{mirrored}")
-    return "; ".join(told) or "none"
+    views = [getattr(getattr(head, "config", None), "views", None) for head in heads.values()]
+    return "; ".join(str(one) for one in views if one is not None) or "none"
 
 
 class LocalAsker:
@@ -144,12 +139,17 @@ class LocalAsker:
 
     Args:
         model: loaded.
-        job: whose resolution the pictures get.
+        job: whose resolution the pictures get, and whose views, if it has some.
+
+    Raises:
+        Unsupported: no head answers the job's task, or the one that does looks once.
     """
 
     def __init__(self, model: Model, job: Job) -> None:
         self.model = model
         self._resolution = ""
+        if job.views is not None:
+            set_views(model, job.protocol.task, job.views)
         chosen = job.protocol.resolution
         if job.resolution == "protocol" and chosen is not None and not chosen.square:
             # Of windows the picture is resized before it is cut, and nothing afterwards.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eval.protocols import AP, PQ, Background, EvaluationProtocol, MeanIoU, protocol, protocols
 from eval.running.annotation_checks import foreign_categories
@@ -18,6 +18,9 @@ from ovperception.datasets.scene_sets import DrawnScenes, scenes_classes
 from ovperception.datasets.scenes.vocabulary import Part
 from ovperception.errors import InvalidParameter, Unsupported
 from ovperception.vocabulary import builtin_names
+
+if TYPE_CHECKING:
+    from ovperception.sliding import Views
 
 __all__ = ["Job", "ResolutionChoice", "judged_classes", "open_data", "protocol_of_data", "truth_of"]
 
@@ -44,6 +47,7 @@ class Job:
         device: where a model in process runs.
         server: address of a server to ask instead; "" for none.
         resolution: of the protocol, or left to the model.
+        views: how the head looks several times; None leaves it to the model's bundle.
         workers: processes.
     """
 
@@ -61,6 +65,7 @@ class Job:
     device: str = "cpu"
     server: str = ""
     resolution: ResolutionChoice = "protocol"
+    views: Views | None = None
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -77,6 +82,26 @@ class Job:
                 expected="'model', which the report then tells",
                 got=self.resolution,
                 mend="Add --resolution model, or evaluate in process",
+            )
+        if self.views is not None:
+            self._check_views()
+
+    def _check_views(self) -> None:
+        if self.server:
+            raise Unsupported(
+                "A server looks as often as its model's bundle says",
+                field="views",
+                expected="no views with --server",
+                got=self.views,
+                mend="Evaluate in process, or serve a bundle whose head has these views and leave them out",
+            )
+        if self.window:
+            raise Unsupported(
+                f"{self.protocol.name} looks window by window already",
+                field="views",
+                expected=f"no views beside {self.protocol.window}",
+                got=self.views,
+                mend="Leave them out, or add --resolution model, and the protocol's windows are left out",
             )
 
     @property

@@ -136,13 +136,13 @@ def _check_together(jobs: Sequence[Job]) -> None:
         window = job.protocol.window if job.resolution == "protocol" else None
         size = job.protocol.resolution if job.resolution == "protocol" else None
         where = (job.data, job.root, job.split, job.limit, job.first, job.size)
-        return (job.model, job.server, job.device, *where, size, window)
+        return (job.model, job.server, job.device, *where, size, window, job.views)
 
     if not jobs or any(shared(job) != shared(jobs[0]) for job in jobs):
         raise InvalidParameter(
             "These evaluations cannot share their pictures",
             field="jobs",
-            expected="one model, data and resolution",
+            expected="one model, data, resolution and views",
         )
     if len({job.out.absolute() for job in jobs}) < len(jobs):
         raise InvalidParameter("Two evaluations write into one folder", field="out")
@@ -211,6 +211,7 @@ def plan_of(opened: Opened, identity: Identity) -> dict[str, Any]:
         "model": f"{identity.name} {identity.version} {identity.digest[:16]}",
         "words": opened.question.vocabulary.content_hash[:16],
         "resolution": job.resolution,
+        "augmentation": identity.augmentation,
     }
 
 

@@ -25,7 +25,9 @@ from ovperception.errors import (
     InvalidRegions,
     MissingFile,
     OVPError,
+    Unsupported,
 )
+from ovperception.view_options import VIEWS_HELP, views_of
 
 __all__ = ["predict"]
 
@@ -63,6 +65,7 @@ _Boxes = Annotated[
     Path | None, typer.Option(help=r"JSON of boxes to name: \[\[x0, y0, x1, y1], ...], or {picture: boxes}.")
 ]
 _Threshold = Annotated[float | None, typer.Option(help="Least score, 0 to 1.")]
+_Views = Annotated[str, typer.Option(help=VIEWS_HELP, show_default=False)]
 _Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")]
 _Server = Annotated[str | None, typer.Option(rich_help_panel="Server", help="Ask the server at HOST:PORT.")]
 _Timeout = Annotated[float, typer.Option(rich_help_panel="Server", help="Seconds to wait for the server.")]
@@ -101,6 +104,7 @@ def predict(
     background: _Background = None,
     boxes: _Boxes = None,
     score_threshold: _Threshold = None,
+    views: _Views = "",
     device: _Device = "cpu",
     server: _Server = None,
     timeout: _Timeout = 60.0,
@@ -118,6 +122,13 @@ def predict(
     """
     if class_embeddings is not None:
         _refuse_beside_embeddings(task, server, background)
+    if views and server is not None:
+        raise Unsupported(
+            "A server looks as often as its model's bundle says",
+            field="views",
+            expected="no views with --server",
+            mend="Ask a model that runs here, or leave them out",
+        )
     question = Question(
         task=task,
         words=words_of(
@@ -133,7 +144,7 @@ def predict(
         if there is not None:
             ask = stack.enter_context(server_answers(there, model, question))
         else:
-            ask = local_answers(model or "tiny", device, question)
+            ask = local_answers(model or "tiny", device, question, views_of(views) if views else None)
         _ask_all(_find_all(images, report), ask, report)
     if report.failed:
         raise typer.Exit(2)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovperception.client import Client
+    from ovperception.sliding import Views
 
 __all__ = ["Answer", "Answered", "Ask", "Question", "Task", "local_answers", "server_answers"]
 
@@ -136,11 +137,14 @@ def server_answers(server: ServerAccess, model: str | None, question: Question) 
         yield lambda path: _ask_server(client, path, question)
 
 
-def local_answers(model: str, device: str, question: Question) -> Ask:
-    """How a model that is loaded here answers about a picture."""
+def local_answers(model: str, device: str, question: Question, views: Views | None = None) -> Ask:
+    """How a model that is loaded here answers about a picture; `views` are of the head that does."""
     import ovperception
+    from ovperception.view_options import set_views
 
     local = ovperception.load(model, device=device)
+    if views is not None:
+        set_views(local, "semantic" if question.task == "heatmap" else question.task, views)
     if question.task != "heatmap":  # any model paints; what it cannot answer is told before it looks
         local.head_for(question.task, given_boxes=question.boxes is not None)
     if question.embeddings is None:
