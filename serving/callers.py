@@ -29,7 +29,13 @@ def priority_of(context: grpc.ServicerContext) -> Priority:
     Raises:
         InvalidParameter: It says something else.
     """
-    said = next((value for key, value in context.invocation_metadata() if key == PRIORITY_KEY), "normal")
+    for key, said in context.invocation_metadata():
+        if key == PRIORITY_KEY:
+            return _priority(said)
+    return "normal"
+
+
+def _priority(said: object) -> Priority:
     for priority in PRIORITIES:
         if said == priority:
             return priority

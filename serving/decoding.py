@@ -13,13 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from serving.fairness import FairQueue
 from serving.faults import explain
 from serving.jobs import Done, Job, Pace, Terms, closing
+from serving.outcomes import Outcome
 
 __all__ = ["Decoders"]
 
@@ -46,7 +47,8 @@ class Decoders:
         self._most = threads
         self._busy = 0  # pictures in the making
         self._closed = False
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
         self._threads = [
             threading.Thread(target=self._run, name=f"ovperception-decode-{i}", daemon=True)
             for i in range(threads)
@@ -62,7 +64,7 @@ class Decoders:
         """
         if pixels > _MOST_PIXELS_AT_ONCE:
             return None
-        with self._wake:
+        with self._lock:
             if self._closed:
                 raise closing()
             if self._busy >= self._most or self._queue:
@@ -82,36 +84,36 @@ class Decoders:
         self._pace.note(pixels, spent_s)
         return Done(value=value, queue_ms=0.0, run_ms=1e3 * spent_s)
 
-    def submit(self, work: Callable[[], T], terms: Terms, *, pixels: int) -> Future[Done[T]]:
-        """Queue work on a picture of so many pixels; cancelling the future takes it out again."""
+    def submit(self, work: Callable[[], T], terms: Terms, *, pixels: int) -> Outcome[Done[T]]:
+        """Queue work on a picture of so many pixels; cancelling what is returned takes it out again."""
         job = _Decoding(work=work, terms=terms, cost=pixels)
-        with self._wake:
+        job.outcome.when_cancelled(partial(self._forget, job))
+        with self._lock:
             if self._closed:
                 raise closing()
             self._queue.put(job)
             self._wake.notify()
-        job.when_cancelled(self._forget)
-        return job.future
+        return job.outcome
 
     def wait_s(self, terms: Terms, *, pixels: int) -> float:
         """About how long a picture of so many pixels would wait."""
-        with self._wake:
+        with self._lock:
             ahead = self._queue.ahead(terms.client, terms.priority, pixels)
         return ahead * self._pace.s_per_unit / len(self._threads)
 
     def close(self) -> None:
         """Refuse new work, drop what waits, and end the threads after what they are doing."""
-        with self._wake:
+        with self._lock:
             self._closed = True
             waiting = self._queue.clear()
             self._wake.notify_all()
         for job in waiting:
-            job.refuse(closing())
+            job.outcome.refuse(closing())
         for thread in self._threads:
             thread.join()
 
     def _forget(self, job: _Decoding) -> None:
-        with self._wake:
+        with self._lock:
             self._queue.remove(job)
 
     def _run(self) -> None:
@@ -123,7 +125,7 @@ class Decoders:
             del job  # or the last picture would live until the next one comes
 
     def _take(self) -> _Decoding | None:
-        with self._wake:
+        with self._lock:
             while not ((self._queue and self._busy < self._most) or self._closed):
                 self._wake.wait()
             if self._closed:
@@ -132,7 +134,7 @@ class Decoders:
             return self._queue.take()
 
     def _end(self) -> None:
-        with self._wake:
+        with self._lock:
             self._busy -= 1
             if self._queue:
                 self._wake.notify()
@@ -144,7 +146,7 @@ class Decoders:
         try:
             value = job.work()
         except Exception as error:
-            job.future.set_exception(explain(error))
+            job.outcome.refuse(explain(error))
             return
         self._pace.note(job.cost, time.monotonic() - started)
-        job.future.set_result(job.done(value, started))
+        job.outcome.give(job.done(value, started))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
-from weakref import ref
+from typing import Any, Generic, TypeVar
 
 from ovperception.errors import DeadlineExceeded, Unavailable
 from serving.fairness import Priority
+from serving.outcomes import Outcome
 
 __all__ = ["Done", "Job", "Pace", "Terms", "closing"]
 
@@ -42,14 +40,14 @@ class Done(Generic[T]):
     batch_size: int = 1
 
 
-@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """A piece of work; see `serving.fairness.Queued` for the first three."""
 
     terms: Terms
     cost: float = 1.0
     queued_s: float = field(default_factory=time.monotonic)
-    future: Future[Any] = field(default_factory=Future)  # of Done
+    outcome: Outcome[Any] = field(default_factory=Outcome)  # of Done
 
     @property
     def client(self) -> str:
@@ -63,14 +61,14 @@ class Job:
 
     def start(self) -> bool:
         """Whether somebody still waits for it; it cannot be cancelled from then on."""
-        return self.future.set_running_or_notify_cancel() and self.in_time()
+        return self.outcome.start() and self.in_time()
 
     def in_time(self) -> bool:
         """Whether its time is not up; if it is, who waits is told."""
         if time.monotonic() < self.terms.deadline_s:
             return True
         what = "The deadline passed before its turn came"
-        self.refuse(DeadlineExceeded(what, mend="Allow more time"))
+        self.outcome.refuse(DeadlineExceeded(what, mend="Allow more time"))
         return False
 
     def done(self, value: T, started: float, batch_size: int = 1) -> Done[T]:
@@ -81,23 +79,6 @@ class Job:
             run_ms=1e3 * (time.monotonic() - started),
             batch_size=batch_size,
         )
-
-    def when_cancelled(self, forget: Callable[[Self], None]) -> None:
-        """Call `forget` if who waits leaves."""
-        # Not the job itself: it would live, with its picture, until the cycle of it and its future is found.
-        job = ref(self)
-
-        def look(future: Future[Any]) -> None:
-            mine = job() if future.cancelled() else None
-            if mine is not None:
-                forget(mine)
-
-        self.future.add_done_callback(look)
-
-    def refuse(self, error: Exception) -> None:
-        """End it unfinished, unless it has ended."""
-        if not self.future.done() and (self.future.running() or self.future.set_running_or_notify_cancel()):
-            self.future.set_exception(error)
 
 
 class Pace:

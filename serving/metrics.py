@@ -89,8 +89,7 @@ class Metrics:
         stages = self._stage_labels.get(model)
         if stages is None:
             stages = self._stage_labels[model] = [(model, stage) for stage in STAGES]
-        for labels, spent_ms in zip(stages, stage_times(timing), strict=True):
-            self._stages.add(labels, spent_ms / 1e3)
+        self._stages.add_each(stages, [spent_ms / 1e3 for spent_ms in stage_times(timing)])
         if timing.batch_size:
             # Each image of a pass tells its size, so that its share of the pass adds up to one.
             share, whose = 1 / timing.batch_size, (model,)

@@ -58,7 +58,7 @@ class ImageJob(Job):
         """As any job's; but who brought a question may leave until that is asked."""
         if self.question is None:
             return Job.start(self)
-        return not self.future.cancelled() and self.in_time()
+        return not self.outcome.cancelled and self.in_time()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

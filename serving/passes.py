@@ -89,9 +89,9 @@ class Passes:
     def fail(self, job: Job, error: Exception) -> None:
         """Tell who waits; and of the device, if it is lost."""
         if is_fatal(error):
-            job.refuse(self._lose_device(error))
+            job.outcome.refuse(self._lose_device(error))
             return
-        job.refuse(explain(error))
+        job.outcome.refuse(explain(error))
         if ran_out_of_memory(error) and isinstance(job, ImageJob):
             self._counters.out_of_memory += 1
             self._failures += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import grpc
 from ovperception.errors import DeadlineExceeded
 from ovperception.v1 import results_pb2
 from serving.jobs import Done
+from serving.outcomes import Outcome
 
 __all__ = ["CallCancelled", "Presence"]
 
@@ -53,23 +54,23 @@ class Presence:
         if time.monotonic() >= self._deadline_s:
             raise DeadlineExceeded("The answer was not ready in time", mend="Allow more time")
 
-    def wait(self, future: Future[Done[T]]) -> Done[T]:
+    def wait(self, outcome: Outcome[Done[T]]) -> Done[T]:
         """Wait for a stage; leave it to itself as soon as the caller has left or its time is up.
 
         Raises:
             CallCancelled, DeadlineExceeded: Nobody waits for it any more.
             Exception: What the stage raises.
         """
-        future.add_done_callback(self._rouse)
+        outcome.when_ended(self._rouse)
         try:
-            while not future.done():
+            while not outcome.ended:
                 self.check()
                 self._wake.acquire(timeout=max(0.0, self._deadline_s - time.monotonic()))
-            done = future.result()
+            done = outcome.result()
         except CancelledError:
             raise CallCancelled from None
         except (CallCancelled, DeadlineExceeded):
-            future.cancel()
+            outcome.cancel()
             raise
         self._timing.queue_ms += done.queue_ms
         return done
@@ -79,7 +80,7 @@ class Presence:
         self._left = True
         self._rouse()
 
-    def _rouse(self, future: object = None) -> None:
+    def _rouse(self) -> None:
         """Something has happened: the thread that waits shall look."""
         with suppress(RuntimeError):  # told already
             self._wake.release()

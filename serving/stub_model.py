@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -56,8 +57,7 @@ class _Look:
 class _Sizing:
     def geometry(self, size: tuple[int, int]) -> Geometry:
         """Sides in steps of 64."""
-        height, width = (-(-side // 64) * 64 for side in size)
-        return Geometry(original=size, resized=size, padded=(height, width))
+        return _geometry(size)
 
 
 class StubModel:
@@ -150,19 +150,8 @@ class _Scene:
         masks: bool = True,
     ) -> Callable[[], Detections]:
         """One object for each of the first words, in the upper left of the picture."""
-        found = words.names[: min(self._objects, max_detections or self._objects)]
-        height, width = self.size
-        box = np.array([0, 0, max(1, width // 4), max(1, height // 4)], np.float32)
-        rle = _corner(self.size, box) if masks else None
-        detections = Detections(
-            size=self.size,
-            classes=words.names,
-            boxes=np.tile(box, (len(found), 1)),
-            scores=np.array([expected_score(word) for word in found], np.float32),
-            class_ids=np.arange(len(found), dtype=np.int64),
-            masks=None if rle is None else (rle,) * len(found),
-        )
-        return lambda: detections
+        count = min(self._objects, max_detections or self._objects)
+        return lambda: _found(words, count, self.size, masks=masks)
 
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap:
         """The first class everywhere."""
@@ -185,6 +174,41 @@ class _Scene:
     def embed_regions(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, D) the same vector for every box."""
         return np.full((len(boxes), _DIM), _DIM**-0.5, np.float32)
+
+
+@lru_cache(maxsize=64)
+def _geometry(size: tuple[int, int]) -> Geometry:
+    height, width = (-(-side // 64) * 64 for side in size)
+    return Geometry(original=size, resized=size, padded=(height, width))
+
+
+# Made once, as what they cost is not the server's; by the words' hash, how many, the size, and masks or not.
+_answers: dict[tuple[str, int, tuple[int, int], bool], Detections] = {}
+
+
+def _found(words: Vocabulary, count: int, size: tuple[int, int], *, masks: bool) -> Detections:
+    key = words.content_hash, count, size, masks
+    answer = _answers.get(key)
+    if answer is None:
+        if len(_answers) >= 64:
+            _answers.clear()
+        answer = _answers[key] = _detections(words, count, size, masks=masks)
+    return answer
+
+
+def _detections(words: Vocabulary, count: int, size: tuple[int, int], *, masks: bool) -> Detections:
+    found = words.names[:count]
+    height, width = size
+    box = np.array([0, 0, max(1, width // 4), max(1, height // 4)], np.float32)
+    rle = _corner(size, box) if masks else None
+    return Detections(
+        size=size,
+        classes=words.names,
+        boxes=np.tile(box, (len(found), 1)),
+        scores=np.array([expected_score(word) for word in found], np.float32),
+        class_ids=np.arange(len(found), dtype=np.int64),
+        masks=None if rle is None else (rle,) * len(found),
+    )
 
 
 def _corner(size: tuple[int, int], box: NDArray[np.float32]) -> RLE:

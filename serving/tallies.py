@@ -61,6 +61,16 @@ class Histograms:
         counts[bisect_left(self._bounds, seconds)] += 1
         self._sums[labels] += seconds
 
+    def add_each(self, labels: Sequence[Labels], durations: Sequence[float]) -> None:
+        """One more duration for each of some labels; as `add`, at half the price."""
+        counts, sums, bounds = self._counts, self._sums, self._bounds
+        for some, seconds in zip(labels, durations, strict=True):
+            if some in sums:
+                counts[some][bisect_left(bounds, seconds)] += 1
+                sums[some] += seconds
+            else:
+                self.add(some, seconds)
+
     def tell(self) -> Metric:
         """As Prometheus has it: each bucket holds those below it as well."""
         name, text, names = self._told

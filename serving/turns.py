@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from ovperception.errors import Unavailable
@@ -61,7 +62,8 @@ class Turns:
         self._busy_until_s = 0.0
         self._awaited = 0  # images that wake up the one who takes
         self._refusal: Unavailable | None = None
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
 
     @property
     def open(self) -> bool:
@@ -69,14 +71,14 @@ class Turns:
         return self._refusal is None
 
     def put(self, job: Job) -> None:
-        """Queue a job; cancelling its future takes it out again.
+        """Queue a job; cancelling its outcome takes it out again.
 
         Raises:
             Unavailable: No work is taken any more.
         """
         # First, as nobody can cancel it yet: who is woken up shall not have to wait for what is left to do.
-        job.when_cancelled(self._forget)
-        with self._wake:
+        job.outcome.when_cancelled(partial(self._forget, job))
+        with self._lock:
             if self._refusal is not None:
                 raise self._refusal
             self._queues[type(job)].put(job)
@@ -87,12 +89,12 @@ class Turns:
 
     def put_next(self, job: QuestionJob | LessonJob) -> None:
         """Queue what follows from a job that was taken, unless who wanted that has left."""
-        with self._wake:
+        with self._lock:
             refusal = self._refusal
-            if refusal is None and not job.future.cancelled():
+            if refusal is None and not job.outcome.cancelled:
                 self._queues[type(job)].put(job)
         if refusal is not None:
-            job.refuse(refusal)
+            job.outcome.refuse(refusal)
 
     def owe(self) -> None:
         """A call was let go on that will ask about its image."""
@@ -100,7 +102,7 @@ class Turns:
 
     def take(self) -> QuestionJob | LessonJob | list[ImageJob] | None:
         """Wait for the next question, lesson or batch of images; None when no work is taken any more."""
-        with self._wake:
+        with self._lock:
             self._busy_until_s = 0.0  # what was thought of the last batch holds nobody up any more
             while True:
                 while not (self._images or self._questions or self._lessons or self._refusal):
@@ -119,7 +121,7 @@ class Turns:
 
     def may_ask(self) -> bool:
         """Whether a question that follows from the last batch is next, and need not be queued."""
-        with self._wake:
+        with self._lock:
             return self._refusal is None and not self._questions and self._questions_first()
 
     def looked(self, images: int, cost: float, spent_s: float) -> None:
@@ -137,7 +139,7 @@ class Turns:
 
         Images ahead of it, what is asked of each of them, and the questions that wait already.
         """
-        with self._wake:
+        with self._lock:
             ahead = self._images.ahead(terms.client, terms.priority, pixels)
             questions = len(self._questions) + ahead / max(1, pixels)
         busy_s = max(0.0, self._busy_until_s - time.monotonic())
@@ -145,7 +147,7 @@ class Turns:
 
     def depths(self) -> dict[str, int]:
         """How much waits: ``images``, ``questions`` and ``words``."""
-        with self._wake:
+        with self._lock:
             return dict(zip(("images", "questions", "words"), map(len, self._queues.values()), strict=True))
 
     def forget_pace(self) -> None:
@@ -154,19 +156,19 @@ class Turns:
 
     def close(self, refusal: Unavailable | None = None) -> None:
         """Take no more work, and refuse what waits; None: because the server ends."""
-        with self._wake:
+        with self._lock:
             self._refusal = refusal = refusal or closing()
             waiting: list[Job] = [job for queue in self._queues.values() for job in queue.clear()]
             self._wake.notify()
         for job in waiting:
-            job.refuse(refusal)
+            job.outcome.refuse(refusal)
 
     def _questions_first(self) -> bool:
         """Unless images have waited for as long as the last batch took."""
         return not self._images or self._asking_s < max(self._gathering.batch_s, _SHORTEST_TURN_S)
 
     def _forget(self, job: Job) -> None:
-        with self._wake:
+        with self._lock:
             self._queues[type(job)].remove(job)
 
     def _hand_over(self) -> None:

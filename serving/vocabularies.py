@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ovperception.errors import AlreadyExists, Conflict, InvalidParameter, VocabularyNotFound
 from ovperception.vocabulary import Vocabulary
@@ -28,9 +28,9 @@ _ENTRY_BYTES = 1000
 _CLASS_BYTES = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class KeptVocabulary:
-    """One kept vocabulary; `expires_s` is on the store's clock.
+    """One kept vocabulary; `expires_s` is on the store's clock, and alone changes.
 
     Attributes:
         name: What requests call it.
@@ -244,11 +244,9 @@ class KeptVocabularies:
         return found
 
     def _renew(self, entry: KeptVocabulary) -> KeptVocabulary:
-        renewed = replace(entry, expires_s=self._clock() + entry.ttl_s)
-        kept = self._kept[entry.owner]
-        kept[entry.name] = renewed
-        kept.move_to_end(entry.name)
-        return renewed
+        entry.expires_s = self._clock() + entry.ttl_s
+        self._kept[entry.owner].move_to_end(entry.name)
+        return entry
 
     def _put_or_refuse(self, entry: KeptVocabulary) -> KeptVocabulary:
         put = self._put(entry)

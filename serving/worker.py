@@ -13,7 +13,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ from serving.batch_caps import BatchCaps
 from serving.jobs import Done, Job, Terms
 from serving.model_jobs import Answered, ImageJob, LessonJob, QuestionJob, Seen, image_job
 from serving.models import ServedModel, ServedPicture
+from serving.outcomes import Outcome
 from serving.passes import Counters, Passes
 from serving.turns import Turns
 
@@ -64,8 +64,8 @@ class Worker:
         terms: Terms,
         *,
         keep_look: bool = False,
-    ) -> Future[Done[Seen]]:
-        """Queue an image for models of one trunk; cancelling the future takes it out again."""
+    ) -> Outcome[Done[Seen]]:
+        """Queue an image for models of one trunk; cancelling what is returned takes it out again."""
         return self._put(image_job(models, picture, terms, keep_look=keep_look))
 
     def encode_and_ask(
@@ -76,15 +76,15 @@ class Worker:
         terms: Terms,
         *,
         keep_look: bool = False,
-    ) -> Future[Done[Answered[T]]]:
+    ) -> Outcome[Done[Answered[T]]]:
         """Queue an image and, once it was looked at, a question about it; as `encode` and `ask` do."""
         return self._put(image_job(models, picture, terms, keep_look=keep_look, question=question))
 
-    def ask(self, question: Callable[[], T], terms: Terms) -> Future[Done[T]]:
+    def ask(self, question: Callable[[], T], terms: Terms) -> Outcome[Done[T]]:
         """Queue a question, ahead of images."""
         return self._put(QuestionJob(ask=question, terms=terms))
 
-    def learn(self, steps: Iterator[int], terms: Terms) -> Future[Done[None]]:
+    def learn(self, steps: Iterator[int], terms: Terms) -> Outcome[Done[None]]:
         """Queue the encoding of words, which goes on step by step behind everything else."""
         return self._put(LessonJob(steps=steps, terms=terms))
 
@@ -106,10 +106,10 @@ class Worker:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    # Any: a future of whatever comes of the job.
-    def _put(self, job: Job) -> Future[Any]:
+    # Any: whatever comes of the job.
+    def _put(self, job: Job) -> Outcome[Any]:
         self._turns.put(job)
-        return job.future
+        return job.outcome
 
     def _run(self) -> None:
         while (work := self._turns.take()) is not None:
@@ -131,7 +131,7 @@ class Worker:
             self._passes.fail(job, error)
         else:
             self.counters.questions += 1
-            job.future.set_result(job.answered(value, started))
+            job.outcome.give(job.answered(value, started))
         self._turns.asked(time.monotonic() - started)
 
     def _teach(self, job: LessonJob) -> None:
@@ -149,7 +149,7 @@ class Worker:
         if left:
             self._turns.put_next(job)
         else:
-            job.future.set_result(job.done(None, started))
+            job.outcome.give(job.done(None, started))
 
     def _encode(self, batch: Sequence[ImageJob]) -> None:
         if live := [job for job in batch if job.start()]:
@@ -171,10 +171,10 @@ class Worker:
         """Let the call go on; or remember what it asks."""
         if job.question is None:
             self._turns.owe()
-            job.future.set_result(done)
+            job.outcome.give(done)
             return
         asked = partial(job.question, done.value)
-        self._brought.append(QuestionJob(ask=asked, looked=done, terms=job.terms, future=job.future))
+        self._brought.append(QuestionJob(ask=asked, looked=done, terms=job.terms, outcome=job.outcome))
 
     def _lose_device(self, error: Exception) -> Unavailable:
         """End everything, once; what callers are told."""

@@ -22,6 +22,8 @@ def as_array(values: Any, dtype: type[np.generic], shape: tuple[int, ...], name:
     Raises:
         InvalidRegions: They are of another shape or kind.
     """
+    if isinstance(values, np.ndarray) and values.dtype == dtype and values.shape == shape:
+        return values
     array = np.asarray(values)
     if array.size == 0 and 0 in shape:  # an empty list knows neither type nor shape
         return np.zeros(shape, dtype=dtype)
