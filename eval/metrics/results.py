@@ -23,7 +23,7 @@ from eval.metrics.columns import (
 )
 from eval.metrics.ground_truth import GroundTruth
 from eval.metrics.json_files import read_json
-from eval.metrics.plain_results import read_plain_results
+from eval.metrics.plain_results import read_plain_boxes
 from eval.metrics.run_lengths import check_masks
 from ovperception.errors import InvalidDataset
 
@@ -157,14 +157,14 @@ class _Given:
 
 def _given(source: str | Path | Sequence[Mapping[str, Any]], masks: bool) -> _Given:
     if isinstance(source, str | Path):
-        plain = read_plain_results(Path(source)) if Path(source).is_file() else None
-        if plain is not None and (plain.masks if masks else plain.boxes) is not None:
+        plain = read_plain_boxes(Path(source)) if not masks and Path(source).is_file() else None
+        if plain is not None:
             return _Given(
-                image_ids=checked_integers(plain.image_ids, "image_id", "results"),
-                category_ids=checked_integers(plain.category_ids, "category_id", "results"),
-                scores=checked_numbers(plain.scores, "score", "results"),
-                boxes=None if masks or plain.boxes is None else checked_boxes(plain.boxes, "results"),
-                masks=list(plain.masks or ()) if masks else [],
+                image_ids=checked_integers(plain["image_id"], "image_id", "results"),
+                category_ids=checked_integers(plain["category_id"], "category_id", "results"),
+                scores=checked_numbers(plain["score"], "score", "results"),
+                boxes=checked_boxes(plain["bbox"], "results"),
+                masks=[],
             )
     content = read_json(source) if isinstance(source, str | Path) else source
     if isinstance(content, Mapping) and "annotations" in content:
