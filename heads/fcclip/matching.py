@@ -60,16 +60,19 @@ def match(
         empty = torch.zeros(0, dtype=torch.long)
         return empty, empty
     where = torch.rand(1, points, 2, device=mask_logits.device)
-    predicted = sample_points(mask_logits, where)  # (Q, P)
-    truth = sample_points(masks, where)  # (N, P)
-    # -log sigmoid(x) = softplus(-x): the entropy of a pair is linear in the truth, so one matmul makes all.
-    inside, outside = F.softplus(-predicted), F.softplus(predicted)
-    entropy = (inside @ truth.T + outside @ (1 - truth).T) / points
-    probability = predicted.sigmoid()
-    overlap = 2 * probability @ truth.T
-    total = probability.sum(-1)[:, None] + truth.sum(-1)[None]
-    dice = 1 - (overlap + 1) / (total + 1)
-    named = -class_logits.softmax(-1)[:, class_ids]
-    cost = class_weight * named + mask_weight * entropy + dice_weight * dice
-    queries, objects = linear_sum_assignment(cost.cpu().numpy())
+    # In full precision: a sum over thousands of points overflows float16, and bfloat16 rounds costs to ties.
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        predicted = sample_points(mask_logits, where)  # (Q, P)
+        truth = sample_points(masks, where)  # (N, P)
+        # -log sigmoid(x) = softplus(-x): a pair's entropy is linear in the truth, so one matmul makes all.
+        inside, outside = F.softplus(-predicted), F.softplus(predicted)
+        entropy = (inside @ truth.T + outside @ (1 - truth).T) / points
+        probability = predicted.sigmoid()
+        overlap = 2 * probability @ truth.T
+        total = probability.sum(-1)[:, None] + truth.sum(-1)[None]
+        dice = 1 - (overlap + 1) / (total + 1)
+        named = -class_logits.float().softmax(-1)[:, class_ids]
+        cost = class_weight * named + mask_weight * entropy + dice_weight * dice
+    # Any assignment will do for logits that are not finite: the loss will not be either, and is told.
+    queries, objects = linear_sum_assignment(cost.nan_to_num(posinf=1e9, neginf=-1e9).cpu().numpy())
     return torch.as_tensor(queries), torch.as_tensor(objects)

@@ -75,6 +75,29 @@ def test_every_object_finds_its_query() -> None:
     assert dict(zip(queries.tolist(), objects.tolist(), strict=True)) == {0: 1, 2: 0}
 
 
+def test_costs_are_summed_in_full_precision() -> None:
+    """Of 12,544 points, as many as are published: in float16 the sums for masks yet blank are infinite."""
+    torch.manual_seed(0)
+    truth = halves()
+    _, logits = perfect(truth)
+    blank = torch.full((3, 16, 16), -60.0, dtype=torch.float16)
+    with torch.autocast("cpu", torch.float16):
+        queries, objects = match(
+            logits[0].half(), blank, truth.class_ids, truth.masks, **WEIGHTS | {"points": 12_544}
+        )
+    assert dict(zip(queries.tolist(), objects.tolist(), strict=True)) == {0: 1, 2: 0}  # by their classes
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_give_a_loss_that_is_not(value: float) -> None:
+    """And no error of the matching: the run is to say which pictures it was."""
+    truth = halves()
+    masks, logits = perfect(truth)
+    for broken in ((torch.full_like(masks, value), logits), (masks, torch.full_like(logits, value))):
+        found = set_losses(Namer(), proposed(broken), [truth], None, SETTINGS)  # type: ignore[arg-type]
+        assert not all(bool(v.isfinite()) for v in found.values())
+
+
 def test_an_image_without_objects_matches_nothing() -> None:
     queries, objects = match(
         torch.zeros(3, 3), torch.zeros(3, 4, 4), torch.zeros(0, dtype=torch.long),
