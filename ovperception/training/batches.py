@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader
 
 from ovperception.errors import OVPError
+from ovperception.training.pinned import pinned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,24 +51,42 @@ def batch_names(source: object, number: int) -> list[str]:
     return list(source.names(number)) if isinstance(source, NamedSource) else [f"batch {number}"]
 
 
-class _Numbered(Generic[BatchT]):
-    """A dataset of (number, batch, None), or (number, None, error).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded(Generic[BatchT]):
+    """A batch or, in its place, why there is none.
 
     Torch would make the error of a worker anew from its class and a text, which ours are not made of.
     """
 
+    number: int
+    batch: BatchT | None = None
+    error: OVPError | None = None
+
+    def pin_memory(self) -> _Loaded[BatchT]:
+        """As the loader asks for it, in a thread of its own."""
+        return replace(self, batch=pinned(self.batch))
+
+
+class _Numbered(Generic[BatchT]):
+    """A data set of batches under their numbers."""
+
     def __init__(self, source: BatchSource[BatchT]) -> None:
         self.source = source
 
-    def __getitem__(self, number: int) -> tuple[int, BatchT | None, OVPError | None]:
+    def __getitem__(self, number: int) -> _Loaded[BatchT]:
         try:
-            return number, self.source[number], None
+            return _Loaded(number=number, batch=self.source[number])
         except OVPError as error:
-            return number, None, error
+            return _Loaded(number=number, error=error)
 
 
 def numbered_batches(
-    source: BatchSource[BatchT], numbers: Sequence[int], *, workers: int, ahead: int = 4
+    source: BatchSource[BatchT],
+    numbers: Sequence[int],
+    *,
+    workers: int,
+    ahead: int = 4,
+    for_gpu: bool = False,
 ) -> Iterator[tuple[int, BatchT]]:
     """The batches of these numbers, in this order.
 
@@ -75,6 +95,7 @@ def numbered_batches(
         numbers: which ones.
         workers: processes that prepare them; 0: the calling process does.
         ahead: batches that each worker prepares ahead.
+        for_gpu: whether their tensors are put where a GPU copies them from without waiting.
 
     Raises:
         OVPError: what the source raised, in a worker too, when its number is due.
@@ -87,17 +108,18 @@ def numbered_batches(
         prefetch_factor=ahead if workers else None,
         collate_fn=_as_it_is,
         worker_init_fn=_ignore_interrupts,
+        pin_memory=for_gpu,
         # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
         generator=torch.Generator().manual_seed(0),
     )
     return _or_error(iter(loader))
 
 
-def _or_error(found: Iterator[tuple[int, Any, OVPError | None]]) -> Iterator[tuple[int, Any]]:
-    for number, batch, error in found:
-        if error is not None:
-            raise error
-        yield number, batch
+def _or_error(found: Iterator[_Loaded[Any]]) -> Iterator[tuple[int, Any]]:
+    for loaded in found:
+        if loaded.error is not None:
+            raise loaded.error
+        yield loaded.number, loaded.batch
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -158,14 +158,14 @@ def train_on_data(recipe: DataRecipe) -> Path:
             text = encoder.classifier(images.classes)
         wrong = WrongData(recipe.wrong_data)
         kind = multiplied_in(bfloat16=recipe.bfloat16, float16=recipe.float16)
-        losses = head_losses(head, backbone, text, loss=recipe.loss, dtype=kind, wrong=wrong)
+        losses = head_losses(head, backbone, text, loss=recipe.loss, dtype=kind)
         source = _source(recipe, world, images, base)
-        evaluate = _evaluate(recipe, world, base, losses, images.classes)
+        evaluate = _evaluate(recipe, world, base, losses, images.classes, wrong)
         module = _with_tower(recipe, head, backbone)
         if recipe.tune and evaluate is not None:
             evaluate = partial(_of_head, evaluate)
         with told_at_the_end(wrong, recipe.out, world, images.left_out()):
-            shipped = run_head(recipe, module, world, source, losses, evaluate=evaluate)
+            shipped = run_head(recipe, module, world, source, losses, evaluate=evaluate, wrong=wrong)
         if world.writes:
             _bundle(recipe, base, head.eval() if recipe.tune else shipped, card, path)
     return path
@@ -305,7 +305,7 @@ def _source(recipe: DataRecipe, world: World, images: TrainingImages, base: Base
 
 
 def _evaluate(
-    recipe: DataRecipe, world: World, base: Base, losses: Any, classes: Vocabulary
+    recipe: DataRecipe, world: World, base: Base, losses: Any, classes: Vocabulary, wrong: WrongData
 ) -> Evaluate | None:
     settings = recipe.loop.evaluation
     if not settings.every:
@@ -326,7 +326,8 @@ def _evaluate(
     plain = dataclasses.replace(recipe, augmentation=still, cache=None, views=1, repeat_threshold=0.0)
     source = _source(plain, world, images, base)
     share = world.share_of(recipe.batch_size, recipe.loop.accumulate)
-    return held_out_losses(losses, source, batches=-(-(settings.images or len(images)) // share))
+    batches = -(-(settings.images or len(images)) // share)
+    return held_out_losses(losses, source, batches=batches, wrong=wrong)
 
 
 def _write_words(path: Path, classes: Vocabulary) -> None:

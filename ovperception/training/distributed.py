@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ovperception.errors import InvalidParameter
+from ovperception.training.devices import own_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,15 +57,16 @@ class World:
             return list(numbers)
         told = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        return [float(n) for n in told]
+        found: list[float] = told.tolist()
+        return found
 
-    def mean(self, numbers: Mapping[str, Tensor]) -> dict[str, float]:
-        """The mean over the processes; all name the same numbers."""
+    def mean(self, number: float) -> float:
+        """The mean over the processes."""
         if self.size == 1:
-            return {name: float(value) for name, value in numbers.items()}
-        told = torch.stack([value.double() for value in numbers.values()])
+            return number
+        told = torch.tensor(number, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(told)
-        return dict(zip(numbers, (told / self.size).tolist(), strict=True))
+        return float(told) / self.size
 
     def gathered(self, value: Any) -> list[Any]:
         """What every process gave, by rank."""
@@ -115,18 +117,18 @@ def joined_world(device: str) -> Iterator[World]:
 
     Args:
         device: of the recipe; ``cuda`` becomes the GPU of the process's local rank.
+
+    Raises:
+        InvalidParameter: there is no such device.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = own_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     if size == 1:
         yield World(device=device)
         return
     rank = int(os.environ["RANK"])
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    on_gpu = device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    gpu = torch.device(device) if device.startswith("cuda") else None
+    torch.distributed.init_process_group("nccl" if gpu else "gloo", timeout=_PATIENCE, device_id=gpu)
     try:
         yield World(rank=rank, size=size, device=device)
     finally:

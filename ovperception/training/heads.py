@@ -160,7 +160,6 @@ def head_losses(
     *,
     loss: Mapping[str, Any],
     dtype: torch.dtype | None = None,
-    wrong: WrongData | None = None,
 ) -> Losses:
     """The losses of a head on frozen features, as the loop takes them.
 
@@ -170,7 +169,6 @@ def head_losses(
         text: the training vocabulary.
         loss: fields of the head's ``loss_settings`` to change.
         dtype: matrices are multiplied in, ``torch.bfloat16`` or ``torch.float16``; None: float32.
-        wrong: counts what batches of files left out, and may end the run; None where nothing can be wrong.
 
     Raises:
         Unsupported: the head has no loss of its own.
@@ -189,9 +187,7 @@ def head_losses(
 
     def losses(batch: Any) -> Mapping[str, Tensor]:
         targets = batch[1] if isinstance(batch, tuple) else batch.targets
-        if wrong is not None:
-            wrong.note(batch.troubles)
-        moved = [target.to(device) for target in targets]
+        moved = [target.to(device, non_blocking=True) for target in targets]
         with torch.autocast(device.type, dtype, enabled=dtype not in (None, torch.float32)):
             features = features_of(batch, backbone)
             found: Mapping[str, Tensor] = trainable.losses(backbone, features, moved, text)
@@ -208,6 +204,7 @@ def run_head(
     losses: Losses,
     *,
     evaluate: Evaluate | None,
+    wrong: WrongData | None = None,
 ) -> nn.Module:
     """Train a head, or go on with what the folder holds; returns the head with the weights to ship.
 
@@ -220,6 +217,7 @@ def run_head(
         source: batches by number.
         losses: of a batch.
         evaluate: evaluation during training, or None.
+        wrong: counts what batches of files left out, and may end the run.
     """
     shards, shipped = None, head
     if recipe.loop.sharded and world.size > 1:
@@ -235,6 +233,7 @@ def run_head(
         evaluate=evaluate,
         shards=shards,
         float16=recipe.float16,
+        wrong=wrong,
     )
     if not (recipe.out / "last.pt").is_file() and recipe.init is not None:
         run.begin_from(_state(recipe.init))

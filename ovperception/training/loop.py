@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from ovperception.training.sharding import Shards
 from ovperception.training.stopping import RunStopped, StopRequest
 from ovperception.training.streams import StreamSource
 from ovperception.training.unsound_steps import UnsoundSteps
+from ovperception.training.wrong_data import WrongData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +55,7 @@ class TrainingRun:
         evaluate: gives the numbers of an evaluation, or None.
         shards: of the module, where its weights are spread over the processes.
         float16: whether the losses come of float16 products, so that they have to be scaled.
+        wrong: counts what batches of files left out, and may end the run; None where nothing can be wrong.
         step: steps done.
         elapsed_s: seconds trained, over all sittings.
     """
@@ -68,6 +69,7 @@ class TrainingRun:
     evaluate: Evaluate | None = None
     shards: Shards | None = None
     float16: bool = False
+    wrong: WrongData | None = None
     step: int = 0
     elapsed_s: float = 0.0
 
@@ -172,8 +174,9 @@ class TrainingRun:
         if isinstance(source, StreamSource):
             batches = source.stream(self._place.of_stream, self._numbers())
         else:
-            batches = numbered_batches(source, self._numbers(), workers=workers)
-        with self._log.open(self.step, self.schedule.steps), self._saving_what_was_learned():
+            on_gpu = self.world.device.startswith("cuda")
+            batches = numbered_batches(source, self._numbers(), workers=workers, for_gpu=on_gpu)
+        with self._log.open(self.step, self.schedule.steps):
             self._place.restore_generators(self.step)
             with StopRequest() as stop:
                 self._steps(wrapped, batches, source, stop)
@@ -182,16 +185,6 @@ class TrainingRun:
     def settle(self) -> None:
         """Give the module the weights to ship: the best evaluated, else the average, else its own."""
         self._rounds.settle()
-
-    @contextmanager
-    def _saving_what_was_learned(self) -> Iterator[None]:
-        """What was trained before the data went wrong is kept; of several processes, the others wait."""
-        try:
-            yield
-        except InvalidDataset:
-            if self.world.size == 1:
-                self.save()
-            raise
 
     def _numbers(self) -> range:
         """The parts that this process sees from here on."""
@@ -206,7 +199,7 @@ class TrainingRun:
         while not self.finished:
             rate = self.schedule.rate(self.step, self.elapsed_s)
             self._learner.set_rate(rate)
-            drawn = [next(batches) for _ in range(self.settings.accumulate)]
+            drawn = self._drawn(batches)
             named = self._learner.gradients(wrapped, [batch for _, batch in drawn])
             self._place.move(source, [batch for _, batch in drawn])
             numbers = _read(named, self._learner.clip())
@@ -232,6 +225,23 @@ class TrainingRun:
                 self.save()
                 raise RunStopped(self.step, int(told[2]))
 
+    def _drawn(self, batches: Iterator[tuple[int, Any]]) -> list[tuple[int, Any]]:
+        """The parts of one step. Where the data of one process goes wrong, all end with what they learned."""
+        drawn: list[tuple[int, Any]] = []
+        fault: InvalidDataset | None = None
+        try:
+            for _ in range(self.settings.accumulate):
+                number, batch = next(batches)
+                if self.wrong is not None:
+                    self.wrong.note(batch.troubles)
+                drawn.append((number, batch))
+        except InvalidDataset as error:
+            fault = error
+        if self.world.largest(float(fault is not None))[0]:
+            self.save()
+            raise fault or InvalidDataset("The data of another process went wrong", field="data")
+        return drawn
+
     def _leave_out(self, named: Mapping[str, Tensor], batches: list[int], source: object) -> None:
         """Report a step whose numbers are not finite, and forget it."""
         images = [name for number in batches for name in batch_names(source, number)]
@@ -242,7 +252,12 @@ class TrainingRun:
 
     def _save_and_evaluate(self) -> None:
         if self._rounds.due(self.step, last=self.finished):
-            self._log.record(self.step, self.elapsed_s, self._rounds.judge(self.step))
+            try:
+                metrics = self._rounds.judge(self.step)
+            except InvalidDataset:  # in all processes
+                self.save()
+                raise
+            self._log.record(self.step, self.elapsed_s, metrics)
         if self.step % self.settings.save_every == 0:
             try:
                 self.save()

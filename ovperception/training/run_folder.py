@@ -34,6 +34,7 @@ from rich.markup import escape
 from ovperception.errors import ResourceExhausted
 from ovperception.training.changed_recipe import changed_facts, changed_settings
 from ovperception.training.checkpoint import write_whole
+from ovperception.training.devices import faults_of_devices
 from ovperception.training.distributed import World, joined_world
 from ovperception.training.folder_lock import locked
 from ovperception.training.recipe_files import to_toml
@@ -57,6 +58,11 @@ def sitting(recipe: Any) -> Iterator[World]:
 
     Args:
         recipe: a recipe with ``out``, ``seed``, ``device`` and ``loop``.
+
+    Raises:
+        InvalidParameter: there is no such device.
+        ResourceExhausted: the folder cannot be written to, or the memory of the device is full.
+        Unsupported: a deterministic run meets a step that has no such form.
     """
     with joined_world(recipe.device) as world:
         torch.manual_seed(recipe.seed)
@@ -66,7 +72,7 @@ def sitting(recipe: Any) -> Iterator[World]:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         try:
-            with _folder_of(recipe, world):
+            with _folder_of(recipe, world), faults_of_devices():
                 yield world
         finally:
             torch.use_deterministic_algorithms(deterministic)

@@ -29,9 +29,10 @@ class Targets:
     masks: Tensor
     boxes: Tensor
 
-    def to(self, device: torch.device | str) -> Targets:
-        """The same truth on another device."""
-        return Targets(self.class_ids.to(device), self.masks.to(device), self.boxes.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
+        """The same truth on another device; `non_blocking` only towards a GPU, which orders its own work."""
+        parts = (self.class_ids, self.masks, self.boxes)
+        return Targets(*(part.to(device, non_blocking=non_blocking) for part in parts))
 
 
 @runtime_checkable

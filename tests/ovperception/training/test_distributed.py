@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ovperception.errors import InvalidParameter
+from ovperception.errors import InvalidDataset, InvalidParameter
 from ovperception.training.distributed import World
 from ovperception.training.gradients import GradientClip
 from ovperception.training.loop import TrainingRun
@@ -34,7 +34,13 @@ class Batches:
         return x * float("nan") if number in self.spoilt else x
 
 
-def train(folder: Path, world: World, spoilt: tuple[int, ...] = (), **settings: Any) -> TrainingRun:
+def train(
+    folder: Path,
+    world: World,
+    spoilt: tuple[int, ...] = (),
+    source: Batches | None = None,
+    **settings: Any,
+) -> TrainingRun:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Linear(1, 1))
     options = {"tensorboard": False, "log_every": 2, "save_every": 2, "clip": GradientClip(limit=0.1)}
@@ -53,7 +59,7 @@ def train(folder: Path, world: World, spoilt: tuple[int, ...] = (), **settings: 
         return {"fit": (seen - batch.sum(1, keepdim=True)).square().mean()}
 
     run.resume()
-    run.run(Batches(spoilt), losses)
+    run.run(source or Batches(spoilt), losses)
     return run
 
 
@@ -114,6 +120,21 @@ def test_what_one_process_cannot_use_both_leave_out(tmp_path: Path) -> None:
     assert in_two(work, tmp_path) == [0, 0]
     reports = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert [(r["step"], r["images"]) for r in reports] == [(2, ["batch 5"])]
+
+
+def test_where_the_data_of_one_goes_wrong_both_end_with_what_they_learned(tmp_path: Path) -> None:
+    class Wrong(Batches):
+        def __getitem__(self, number: int) -> Tensor:
+            if number == 7:  # step 3 of process 1
+                raise InvalidDataset("pictures/7.jpg is gone", field="data")
+            return super().__getitem__(number)
+
+    def work(world: World, folder: Path) -> None:
+        with pytest.raises(InvalidDataset, match="gone" if world.rank else "another process"):
+            train(folder, world, source=Wrong(), save_every=100)
+
+    assert in_two(work, tmp_path) == [0, 0]
+    assert state(tmp_path)["step"] == 3
 
 
 def test_an_error_of_the_writer_is_everybodys(tmp_path: Path) -> None:
