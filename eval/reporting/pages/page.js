@@ -85,4 +85,9 @@ for (const button of document.querySelectorAll(".copy")) {
 }
 
 // On paper everything is open.
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+let shut = [];
+addEventListener("beforeprint", () => {
+  shut = [...document.querySelectorAll("details:not([open])")];
+  shut.forEach((part) => { part.open = true; });
+});
+addEventListener("afterprint", () => shut.forEach((part) => { part.open = false; }));

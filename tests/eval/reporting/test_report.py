@@ -168,3 +168,14 @@ def test_script_is_valid(tmp_path: Path) -> None:
     script.write_text(files("eval").joinpath("reporting", "pages", "page.js").read_text(encoding="utf-8"))
     done = subprocess.run([node, "--check", str(script)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_paper_is_light_and_whole(outcome: Outcome, folder: Path) -> None:
+    """Whatever the screen shows: a dark page prints as a light one, and no picture waits to be scrolled to."""
+    style = (files("eval.reporting") / "pages/style.css").read_text()
+    dark = "--ink: #eceae5"
+    assert style.count(dark) == 2
+    printed = re.sub(r"@media screen[^{]*\{(?:[^{}]|\{[^{}]*\})*\}", "", style)
+    assert dark not in printed
+    assert "--ink: #16191d" in printed
+    assert 'loading="lazy"' not in render_report(outcome, folder)
