@@ -66,7 +66,8 @@ def serve(
     Every setting can also stand in a file (--config) or in the environment (OVP_PORT, OVP_MAX_BATCH, ...).
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    resolved = resolve(_settings(given), file=config)
+    settings, typed = _settings(given)
+    resolved = resolve(settings, file=config, typed=typed)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for warning in warnings_of(resolved.config):
         console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
@@ -86,16 +87,17 @@ _RENAMED = {
 }
 
 
-def _settings(flags: dict[str, Any]) -> dict[str, object]:
-    """The settings that flags stand for; those with a flag of their own go over ``--set``."""
+def _settings(flags: dict[str, Any]) -> tuple[dict[str, object], dict[str, str]]:
+    """The settings that flags stand for, and how each was typed; flags of their own go over ``--set``."""
     settings = _pairs(flags.get("more") or ())
+    typed = {name: f"--set {name}" for name in settings}
     for flag, value in flags.items():
         name = _RENAMED.get(flag, flag)
         if name in _SETTINGS and value != []:
-            settings[name] = value
+            settings[name], typed[name] = value, f"--{flag.replace('_', '-')}"
     if flags.get("verbose"):
-        settings["log_level"] = "info"
-    return settings
+        settings["log_level"], typed["log_level"] = "info", "--verbose"
+    return settings, typed
 
 
 def _pairs(texts: list[str] | tuple[str, ...]) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 A client connects, sends the token of its region, and gets the region's file descriptor. If it then sends one
 byte more, it holds the region for as long as it keeps the connection: when that ends, however its process
-ended, so does the region. Other clients give theirs up, or let its time run out.
+ended, so does the region. Other clients give theirs up, or let its time run out. Nobody waits for one
+who connects and says nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,11 +28,20 @@ _TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Peer:
-    """A client that was given a region, and whether its connection stands for its life."""
+    """A client.
 
-    region: str
+    Attributes:
+        until_s: When it must have shown its token, on `time.monotonic`'s clock.
+        token: What it has shown of it so far.
+        region: What it was given; empty before.
+        holds: Whether its connection stands for the life of that.
+    """
+
+    until_s: float
+    token: bytes = b""
+    region: str = ""
     holds: bool = False
 
 
@@ -68,47 +79,53 @@ class Handover:
             watched.register(self._listener, selectors.EVENT_READ)
             while self._look(watched):
                 pass
-            for key in list(watched.get_map().values()):
-                if isinstance(key.fileobj, socket.socket) and key.data is not None:
-                    key.fileobj.close()
+            for connection, _ in _peers(watched):
+                connection.close()
 
     def _look(self, watched: selectors.BaseSelector) -> bool:
         """Serve whoever says something; False when the listener is closed."""
-        for key, _ in watched.select():
+        silent = [(peer.until_s, connection) for connection, peer in _peers(watched) if not peer.region]
+        timeout_s = min(until_s for until_s, _ in silent) - time.monotonic() if silent else None
+        for key, _ in watched.select(timeout_s and max(0.0, timeout_s)):
             if key.data is None:
                 try:
                     connection, _ = self._listener.accept()
                 except OSError:  # closed
                     return False
-                peer = self._greet(connection)
-                if peer is None:
-                    connection.close()
-                else:
-                    watched.register(connection, selectors.EVENT_READ, peer)
-            elif isinstance(key.fileobj, socket.socket) and not self._lives(key.fileobj, key.data):
-                watched.unregister(key.fileobj)
-                key.fileobj.close()
+                connection.setblocking(False)
+                peer = _Peer(until_s=time.monotonic() + _TIMEOUT_S)
+                watched.register(connection, selectors.EVENT_READ, peer)
+            elif isinstance(key.fileobj, socket.socket) and not self._hear(key.fileobj, key.data):
+                _drop(watched, key.fileobj)
+        now_s = time.monotonic()
+        for connection, peer in _peers(watched):
+            if not peer.region and peer.until_s <= now_s:
+                _drop(watched, connection)
         return True
 
-    def _greet(self, connection: socket.socket) -> _Peer | None:
-        """Hand a region over to whoever has its token."""
+    def _hear(self, connection: socket.socket, peer: _Peer) -> bool:
+        """Take what a client says; whether its connection lives on."""
+        return self._lives(connection, peer) if peer.region else self._greet(connection, peer)
+
+    def _greet(self, connection: socket.socket, peer: _Peer) -> bool:
+        """Hand a region over to whoever has shown its token in full."""
         try:
-            connection.settimeout(_TIMEOUT_S)
-            token = b""
-            while len(token) < TOKEN_BYTES and (part := connection.recv(TOKEN_BYTES - len(token))):
-                token += part
-            claimed = self._claim(token)
+            part = connection.recv(TOKEN_BYTES - len(peer.token))
+            peer.token += part
+            if not part or len(peer.token) < TOKEN_BYTES:
+                return bool(part)
+            claimed = self._claim(peer.token)
             if claimed is None:
-                return None
-            region, descriptor = claimed
+                return False
+            peer.region, descriptor = claimed
             try:
                 socket.send_fds(connection, [b"\0"], [descriptor])
             finally:
                 os.close(descriptor)
         except OSError as error:
             _log.info("a region was not handed over: %s", error)
-            return None
-        return _Peer(region)
+            return False
+        return True
 
     def _lives(self, connection: socket.socket, peer: _Peer) -> bool:
         try:
@@ -120,3 +137,12 @@ class Handover:
         elif peer.holds:
             self._ended(peer.region)
         return bool(said)
+
+
+def _peers(watched: selectors.BaseSelector) -> list[tuple[socket.socket, _Peer]]:
+    return [(key.fileobj, key.data) for key in watched.get_map().values() if key.data is not None]  # type: ignore[misc] # only sockets are watched
+
+
+def _drop(watched: selectors.BaseSelector, connection: socket.socket) -> None:
+    watched.unregister(connection)
+    connection.close()

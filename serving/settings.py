@@ -51,7 +51,11 @@ def names() -> tuple[str, ...]:
 
 
 def resolve(
-    flags: Mapping[str, object], *, file: Path | None = None, environment: Mapping[str, str] | None = None
+    flags: Mapping[str, object],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> Resolved:
     """The settings of one run.
 
@@ -59,6 +63,7 @@ def resolve(
         flags: Settings by name; None stands for a flag that was not given.
         file: A TOML file.
         environment: Variables; None means those of the process.
+        typed: How flags were written that are not ``--`` and their setting's name, by that name.
 
     Raises:
         MissingFile: There is no such file.
@@ -69,7 +74,9 @@ def resolve(
         "environment": _read_environment(os.environ if environment is None else environment),
         "file": _read_file(file) if file else {},
     }
-    _refuse_unknown(sources["flag"], "a flag")
+    spellings = {name: f"--{name.replace('_', '-')}" for name in sources["flag"]} | dict(typed or {})
+    for name in sources["flag"]:
+        _refuse_unknown([name], spellings[name])
     merged: dict[str, Any] = {}
     origins = dict.fromkeys(names(), "default")
     for origin in ("file", "environment", "flag"):
@@ -79,7 +86,7 @@ def resolve(
     for total, one in (("max_queued_pixels", "max_pixels"), ("max_queued_bytes", "max_message_bytes")):
         if origins[total] == "default" and origins[one] != "default":
             merged[total] = max(getattr(ServeConfig(), total), _number(merged[one]))
-    return Resolved(config=_typed(merged, origins), origins=origins)
+    return Resolved(config=_typed(merged, origins, spellings), origins=origins)
 
 
 def _number(value: object) -> int:
@@ -90,14 +97,16 @@ def _number(value: object) -> int:
         return 0
 
 
-def _typed(values: Mapping[str, Any], origins: Mapping[str, str]) -> ServeConfig:
+def _typed(
+    values: Mapping[str, Any], origins: Mapping[str, str], spellings: Mapping[str, str]
+) -> ServeConfig:
     try:
         settings = _settings_class()(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise InvalidParameter(
-            f"The setting {name} ({_spelled(name, origins[name])}) cannot be read",
+            f"The setting {name} ({_spelled(name, origins[name], spellings)}) cannot be read",
             field=name,
             expected=first["msg"].removeprefix("Input should be "),
             got=first["input"],
@@ -108,16 +117,16 @@ def _typed(values: Mapping[str, Any], origins: Mapping[str, str]) -> ServeConfig
     except InvalidParameter as error:
         origin = origins.get(error.field, "default")
         if origin != "default":  # which may be but what another setting contradicts
-            error.what += f" ({_spelled(error.field, origin)})"
+            error.what += f" ({_spelled(error.field, origin, spellings)})"
             error.args = (error.message,)
         raise
 
 
-def _spelled(name: str, origin: str) -> str:
+def _spelled(name: str, origin: str, flags: Mapping[str, str]) -> str:
     """A setting as its source writes it."""
     if origin == "environment":
         return f"{ENV_PREFIX}{name.upper()} in the environment"
-    return {"flag": f"--{name.replace('_', '-')}", "file": "in the file"}.get(origin, "by default")
+    return {"flag": flags.get(name, ""), "file": "in the file"}.get(origin, "by default")
 
 
 @cache

@@ -96,6 +96,14 @@ def test_settings_are_checked_without_a_server(tmp_path, capfd, monkeypatch):
     assert "# model tiny" in out
     assert main([*check, "--model", "tinny"]) == 2
     assert "tiny" in capfd.readouterr().err
+    for flags, named in (
+        (["--set", "max_texts=many"], "--set max_texts"),
+        (["--set", "max_text=7"], "--set max_text"),
+        (["--keep-seconds", "-1"], "--keep-seconds"),
+        (["--max-batch", "0"], "--max-batch"),
+    ):
+        assert main([*check, *flags]) == 2
+        assert f"({named})" in " ".join(capfd.readouterr().err.split())
     (tmp_path / "tokens").unlink()
     assert main(check) == 2
     assert "tokens" in capfd.readouterr().err

@@ -131,6 +131,37 @@ def test_a_region_ends_with_who_holds_it():
     wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
+def test_who_says_nothing_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr("serving.handover._TIMEOUT_S", 60.0)  # more than a client waits
+    memory = SharedMemory(max_bytes=10_000, max_region=60, ttl_s=1000)
+    reply = memory.create(60, "me")
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as slow:
+        for peer in (silent, slow):
+            peer.settimeout(5)
+            peer.connect(reply.handover_socket)
+        slow.sendall(reply.token[:5])
+        os.close(_fetch(memory.create(60, "me")))
+        slow.sendall(reply.token[5:])
+        _, (descriptor,), _, _ = socket.recv_fds(slow, 1, 1)
+        os.close(descriptor)
+    memory.close()
+
+
+def test_who_says_nothing_is_let_go_of(monkeypatch):
+    monkeypatch.setattr("serving.handover._TIMEOUT_S", 0.05)
+    memory = SharedMemory(max_bytes=10_000, max_region=60, ttl_s=1000)
+    reply = memory.create(60, "me")
+    holding = _hold(reply)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.settimeout(5)
+        silent.connect(reply.handover_socket)
+        assert silent.recv(1) == b""
+    assert len(memory) == 1  # who was greeted may be silent for as long as it likes
+    holding.close()
+    wait_for(lambda: not len(memory))
+    memory.close()
+
+
 def test_a_client_that_is_killed_gives_its_memory_back(local):
     server, _ = local
     script = (
