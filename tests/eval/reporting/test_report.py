@@ -171,7 +171,7 @@ def test_script_is_valid(tmp_path: Path) -> None:
 
 
 def test_paper_is_light_and_whole(outcome: Outcome, folder: Path) -> None:
-    """Whatever the screen shows: a dark page prints as a light one, and no picture waits to be scrolled to."""
+    """A dark page prints as a light one, and no picture waits to be scrolled to."""
     style = (files("eval.reporting") / "pages/style.css").read_text()
     dark = "--ink: #eceae5"
     assert style.count(dark) == 2
