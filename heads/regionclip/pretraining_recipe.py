@@ -94,7 +94,9 @@ class RegionPretraining:
         )
     )
     optimizer: OptimizerSettings = field(
-        default_factory=lambda: OptimizerSettings(kind="sgd", momentum=0.9, weight_decay=1e-4)
+        default_factory=lambda: OptimizerSettings(
+            kind="sgd", momentum=0.9, weight_decay=1e-4, decay_but_norms=True
+        )
     )
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(clip=GradientClip(kind="norm_each", limit=5.0), save_every=5000)

@@ -69,7 +69,7 @@ def fcclip_coco() -> DataRecipe:
             shape="steps",
             decay_at=(327_778 / 368_750, 355_092 / 368_750),
         ),
-        optimizer=OptimizerSettings(kind="adamw", weight_decay=0.05),
+        optimizer=OptimizerSettings(kind="adamw", weight_decay=0.05, decay_but_norms=True),
         loop=LoopSettings(clip=GradientClip(kind="norm", limit=0.01), save_every=5000),
         bfloat16=True,
         device="cuda",
@@ -99,7 +99,7 @@ def regionclip_coco() -> DataRecipe:
         batch_size=16,
         loss={"background_weight": 0.2, "focal_gamma": 0.5, "regions": 512, "foreground_share": 0.25},
         schedule=_detectron2(90_000, (60_000, 80_000), warmup=5000),
-        optimizer=OptimizerSettings(kind="sgd", momentum=0.9, weight_decay=1e-4),
+        optimizer=OptimizerSettings(kind="sgd", momentum=0.9, weight_decay=1e-4, decay_but_norms=True),
         loop=LoopSettings(clip=GradientClip(kind="none"), save_every=5000),
         device="cuda",
         workers=4,
@@ -137,7 +137,8 @@ def _detectron2(steps: int, decays: tuple[int, int], *, warmup: int) -> Schedule
 def lseg_ade20k() -> DataRecipe:
     """LSeg on ADE20K: 240 epochs of batches of 16, crops of 480, polynomial decay by epochs.
 
-    The trunk learns at 0.004 and the decoder at ten times that. The published trunk began from ImageNet's
+    The trunk learns at 0.004 and the decoder at ten times that: the published rule is 0.004 for 16 pictures,
+    and their `train.sh` sees one a GPU. The published trunk began from ImageNet's
     weights: give them with ``init``, a state of this head; without, it begins at random.
     """
     epochs = 240

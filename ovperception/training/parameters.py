@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["NormStatistics", "OptimizerSettings", "make_optimizer", "parameter_groups"]
+
+
+_TABLES = ("embed", "query", "level")
+"""Words in the names of tables of learned vectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,8 @@ class OptimizerSettings:
         faster: first words of parameter names, and the factor of their learning rate, as where a paper
             trains what begins at random faster than what was trained before.
         decay_all: whether biases and norms decay as well.
+        decay_but_norms: whether all decays but norms and tables, as detectron2 has it: biases and scales,
+            and matrices whatever they are called.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -35,6 +41,12 @@ class OptimizerSettings:
     momentum: float = 0.9
     faster: Mapping[str, float] | None = None
     decay_all: bool = False
+    decay_but_norms: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse two rules at once."""
+        if self.decay_all and self.decay_but_norms:
+            raise InvalidParameter("One rule says what decays", field="optimizer.decay_but_norms", got=True)
 
 
 def parameter_groups(
@@ -43,6 +55,7 @@ def parameter_groups(
     *,
     faster: Mapping[str, float] | None = None,
     decay_all: bool = False,
+    decay_but_norms: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer: matrices decay; biases, norms, tables of queries and scales do not.
 
@@ -51,6 +64,7 @@ def parameter_groups(
         weight_decay: of the matrices.
         faster: prefixes of names, and factors of the learning rate.
         decay_all: whether everything decays.
+        decay_but_norms: whether everything decays but norms and tables.
 
     Returns:
         Two groups for each factor, the ones that decay first.
@@ -60,6 +74,7 @@ def parameter_groups(
     """
     prefixes = dict(faster or {})
     used = set()
+    spared = set(_norms_and_tables(module)) if decay_but_norms else set()
     found: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {1.0: ([], [])}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
@@ -67,8 +82,9 @@ def parameter_groups(
         prefix = next((p for p in prefixes if name.startswith(p)), None)
         used.add(prefix)
         decay, plain = found.setdefault(1.0 if prefix is None else prefixes[prefix], ([], []))
-        matrix = parameter.ndim >= 2 and not any(key in name for key in ("embed", "query", "level"))
-        (decay if matrix or decay_all else plain).append(parameter)
+        matrix = parameter.ndim >= 2 and not any(key in name for key in _TABLES)
+        decays = decay_all or (name not in spared if decay_but_norms else matrix)
+        (decay if decays else plain).append(parameter)
     unused = set(prefixes) - used
     if unused:
         raise InvalidParameter(
@@ -82,6 +98,18 @@ def parameter_groups(
     return groups
 
 
+def _norms_and_tables(module: nn.Module) -> Iterator[str]:
+    """Names of what layers of norms hold, and of tables that a module holds itself."""
+    import torch.nn.modules as known
+
+    norms = (known.batchnorm._NormBase, known.LayerNorm, known.GroupNorm)
+    for owner, part in module.named_modules():
+        for name, _ in part.named_parameters(recurse=False):
+            table = isinstance(part, known.Embedding) or any(key in name for key in _TABLES)
+            if table or isinstance(part, norms):
+                yield f"{owner}.{name}" if owner else name
+
+
 def make_optimizer(
     module: nn.Module, settings: OptimizerSettings, learning_rate: float
 ) -> torch.optim.Optimizer:
@@ -89,7 +117,11 @@ def make_optimizer(
     import torch
 
     groups = parameter_groups(
-        module, settings.weight_decay, faster=settings.faster, decay_all=settings.decay_all
+        module,
+        settings.weight_decay,
+        faster=settings.faster,
+        decay_all=settings.decay_all,
+        decay_but_norms=settings.decay_but_norms,
     )
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum)

@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 import ovperception
+from heads.regionclip.pretraining_recipe import RECIPE
 from ovperception.cli import app
 from ovperception.datasets.scenes.export import ExportSettings, export_scenes
 from ovperception.errors import InvalidParameter
+from ovperception.training.gradients import GradientClip
 from ovperception.training.paper_recipes import fcclip_coco, lseg_ade20k, regionclip_coco, regionclip_lvis
 
 
@@ -126,6 +128,10 @@ def test_the_papers_numbers() -> None:
         0.8,
         None,
     )
+    for recipe in (fcclip, coco, lvis, RECIPE.settings()):
+        assert recipe.optimizer.decay_but_norms  # WEIGHT_DECAY_NORM 0, biases as matrices
+    assert (fcclip.optimizer.weight_decay, coco.optimizer.weight_decay) == (0.05, 1e-4)
+    assert fcclip.loop.clip == GradientClip(kind="norm", limit=0.01)
     lseg = lseg_ade20k()
     epoch = lseg.schedule.steps // 240
     assert 0 <= epoch * 16 - 20_210 < 16

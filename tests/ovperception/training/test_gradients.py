@@ -77,6 +77,32 @@ def test_parts_may_learn_faster_and_everything_may_decay() -> None:
         parameter_groups(module, 0.0, faster={"2.": 10.0})
 
 
+class Asking(nn.Module):
+    """Of everything one: a table, a scale, a norm, and a matrix that is called as tables are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query_features = nn.Parameter(torch.zeros(3, 2))
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+        self.norm = nn.LayerNorm(2)
+        self.query = nn.Linear(2, 2)
+        self.words = nn.Embedding(4, 2)
+
+
+def test_all_but_norms_and_tables_may_decay() -> None:
+    """detectron2's rule: WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED are 0, biases are like matrices."""
+    module = Asking()
+    settings = OptimizerSettings(weight_decay=0.05, decay_but_norms=True)
+    decay, plain = make_optimizer(module, settings, 0.1).param_groups
+    names = {id(p): name for name, p in module.named_parameters()}
+    assert {names[id(p)] for p in decay["params"]} == {"logit_scale", "query.weight", "query.bias"}
+    spared = {"query_features", "norm.weight", "norm.bias", "words.weight"}
+    assert {names[id(p)] for p in plain["params"]} == spared
+    assert (decay["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    with pytest.raises(InvalidParameter, match="One rule"):
+        OptimizerSettings(decay_all=True, decay_but_norms=True)
+
+
 def test_the_average_follows_and_gives_way() -> None:
     module = nn.Linear(1, 1, bias=False)
     module.weight.data.fill_(0.0)
