@@ -30,20 +30,17 @@ def pair_runs(
     if not a.size:
         return a, b, np.zeros(0, np.int64)
     changes = np.flatnonzero(_differs(a, b))
-    starts = np.zeros(len(changes) + 1, np.int64)
-    np.add(changes, 1, out=starts[1:])
-    lengths = np.empty_like(starts)
-    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-    lengths[-1] = a.size - starts[-1]
-    return a.take(starts), b.take(starts), lengths
+    edges = np.empty(len(changes) + 2, np.int64)
+    edges[0], edges[-1] = 0, a.size
+    np.add(changes, 1, out=edges[1:-1])
+    starts = edges[:-1]
+    return a.take(starts), b.take(starts), edges[1:] - starts
 
 
 def _differs(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.bool_]:
     """(N - 1,) whether the pair after is another one."""
-    if a.dtype == b.dtype == np.uint8:  # of bytes, two xors and one comparison take half of two comparisons
-        differs = a[1:] ^ a[:-1]
-        differs |= b[1:] ^ b[:-1]
-        found: NDArray[np.bool_] = differs != 0
+    if a.dtype == b.dtype == np.uint8:  # of bytes, xor takes half of a comparison
+        found: NDArray[np.bool_] = np.logical_or(a[1:] ^ a[:-1], b[1:] ^ b[:-1])
         return found
     changes: NDArray[np.bool_] = a[1:] != a[:-1]
     changes |= b[1:] != b[:-1]
