@@ -145,7 +145,10 @@ class CocoDataset:
     def _mask(self, first: int, picture: _Picture, number: int) -> RLE:
         columns = self._columns
         assert columns.segmentations is not None
-        where = f"annotation {columns.ids[first + number]} of image {picture.id} ({picture.file_name})"
+        where = (
+            f"annotation {columns.ids[first + number]} of image {picture.id} ({picture.file_name}) "
+            f"of {self.annotations}"
+        )
         return mask_of(columns.segmentations[first + number], picture.size, where=where)
 
 
@@ -183,7 +186,7 @@ def coco_dataset(
     path, folder = Path(annotations), Path(images)
     data = read_json(path, origin)
     require_folder(folder, origin)
-    problems = Problems(on_problem)
+    problems = Problems(path, on_problem)
     classes = classes_of(rows(data, "categories", path), path, known=known, others=others)
     pictures = _pictures(rows(data, "images", path), classes, problems, by_address)
     if not pictures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Literal
 
 from ovperception.errors import InvalidDataset
@@ -17,11 +18,13 @@ class Problems:
     """Faults by kind, with the first few of each.
 
     Args:
+        path: the file they are in; lists of several files' faults are put together, so each fault names it.
         on_problem: "stop" raises at the first fault that would change a number; "skip" leaves the entry out
             and counts it.
     """
 
-    def __init__(self, on_problem: OnProblem = "stop") -> None:
+    def __init__(self, path: Path, on_problem: OnProblem = "stop") -> None:
+        self.path = path
         self.on_problem = on_problem
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
@@ -34,7 +37,7 @@ class Problems:
         """
         if self.on_problem == "stop":
             raise InvalidDataset(
-                f"{where}: {kind}",
+                f"{self.path}: {where}: {kind}",
                 field=where,
                 expected=expected,
                 got=got,
@@ -47,7 +50,7 @@ class Problems:
         self.counts[kind] += 1
         seen = self.examples.setdefault(kind, [])
         if len(seen) < _EXAMPLES:
-            seen.append(where)
+            seen.append(f"{where} of {self.path}")
 
     def __bool__(self) -> bool:
         """Whether anything is wrong."""

@@ -140,12 +140,12 @@ def test_faults_stop_or_are_counted(folder: Path, fault: str) -> None:
     data = small()
     data["annotations"].append(FAULTS[fault])
     path = write(folder, data)
-    with pytest.raises(InvalidDataset, match=rf"annotations\[3\]: {fault}"):
+    with pytest.raises(InvalidDataset, match=rf"annotations\.json: annotations\[3\]: {fault}"):
         coco_dataset(path, folder)
     dataset = coco_dataset(path, folder, on_problem="skip")
     (line,) = dataset.problems.lines()
     assert line.startswith(f"1 x {fault}")
-    assert line.endswith(": annotations[3]")
+    assert line.endswith(f": annotations[3] of {path}")
     assert sum(len(s.instances()) for s in samples(dataset)) == 3
 
 
@@ -182,9 +182,12 @@ def test_oddities_are_noted_and_used(folder: Path) -> None:
         "a box that reaches beyond its picture": 1,
         "an object without a mask of its picture's size": 1,
     }
+    assert dataset.problems.examples["a box that reaches beyond its picture"] == [
+        f"annotation 20 of {dataset.annotations}"
+    ]
     found = dataset.sample(0).instances()
     assert found.ids.tolist() == [12, 5, 0, 20]
-    with pytest.raises(InvalidDataset, match="annotation 20 of image 7"):
+    with pytest.raises(InvalidDataset, match=r"annotation 20 of image 7 \(.*\) of .*\.json"):
         _ = found.masks
 
 
