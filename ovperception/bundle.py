@@ -77,6 +77,7 @@ class ModelCard(_Strict):
         templates: prompt templates used when a vocabulary names none: a set's name, or the templates.
         template_rule: how the templates' embeddings become one (`ovperception.text.TemplateRule`).
         defaults: default thresholds of a question, such as ``score_threshold``.
+        panoptic_rule: how masks share out the pixels (`ovperception.postprocess.pixel_owners`).
         vocabulary: name of the training vocabulary.
         background: name of the vocabulary whose words compete with those asked for, where a question names
             no background of its own; empty for none.
@@ -97,6 +98,7 @@ class ModelCard(_Strict):
     templates: str | tuple[str, ...] = "vild_14"
     template_rule: Literal["normalise_each", "raw_mean"] = "normalise_each"
     defaults: dict[str, float] = Field(default_factory=dict)
+    panoptic_rule: Literal["pixels", "masks"] = "pixels"
     vocabulary: str = ""
     background: str = ""
     licence: str = ""

@@ -256,7 +256,14 @@ class Scene:
         if not isinstance(scores, MaskScores):
             raise Unsupported("This head gives no segments", field="task", got="panoptic")
         overlap = self.model.card.defaults.get("overlap_threshold", 0.8)
-        found = panoptic(scores, self.geometry, extended, score_threshold=least, overlap_threshold=overlap)
+        found = panoptic(
+            scores,
+            self.geometry,
+            extended,
+            score_threshold=least,
+            overlap_threshold=overlap,
+            rule=self.model.card.panoptic_rule,
+        )
         return found if extended is vocabulary else _without_background(found, vocabulary)
 
     @torch.inference_mode()

@@ -223,6 +223,7 @@ _ORDER = (
         "vocabulary",
         "templates",
         "template_rule",
+        "panoptic_rule",
         "licence",
         "paper",
         "code",

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -18,15 +17,11 @@ from torchvision.ops import batched_nms
 from ovperception.head import MaskScores
 from ovperception.images import Geometry
 from ovperception.postprocess.checks import check_classes, check_count, check_unit
-from ovperception.postprocess.resize import Resizer
-from ovperception.rle import RLE
+from ovperception.postprocess.cut_masks import CutMask, cut_out
 from ovperception.structures import Detections
 from ovperception.vocabulary import Vocabulary
 
 __all__ = ["draft_instances", "instances", "mask_boxes"]
-
-_MOST_PIXELS = 2**24
-"""Pixels of masks that a draft holds; the rest is encoded at once, so that no picture fills the memory."""
 
 
 def instances(
@@ -93,7 +88,7 @@ def draft_instances(
     if things_only:
         keep &= torch.tensor(vocabulary.is_thing, device=keep.device)[labels]
     top, queries, labels = top[keep], queries[keep], labels[keep]
-    cut = _cut_out(scores.mask_logits, queries, geometry)
+    cut = cut_out(scores.mask_logits, queries, geometry)
     kept = [i for i, q in enumerate(queries.tolist()) if q in cut]
     masks = [cut[q] for q in queries[kept].tolist()]
     final = top[kept].float().cpu().numpy() * np.array([mask.sureness for mask in masks], np.float32)
@@ -124,67 +119,14 @@ def mask_boxes(mask_logits: Tensor, geometry: Geometry) -> NDArray[np.float32]:
     Returns:
         (N, 4) xyxy pixels of the presented image, in the order of the masks; masks without a pixel have none.
     """
-    cut = _cut_out(mask_logits, torch.arange(len(mask_logits)), geometry)
+    cut = cut_out(mask_logits, torch.arange(len(mask_logits)), geometry)
     return np.array([cut[q].box for q in sorted(cut)], np.float32).reshape(-1, 4)
-
-
-class _Mask:
-    """One mask at full resolution: where it is, how sure of itself, and its pixels until they are encoded."""
-
-    __slots__ = ("_crop", "_rle", "box", "size", "sureness")
-
-    def __init__(
-        self,
-        crop: NDArray[np.bool_],
-        box: tuple[int, int, int, int],
-        size: tuple[int, int],
-        sureness: float,
-    ) -> None:
-        self.box, self.size, self.sureness = box, size, sureness
-        self._crop: NDArray[np.bool_] | None = crop
-        self._rle: RLE | None = None
-
-    def rle(self) -> RLE:
-        """Encoded; a mask that several classes share is encoded once."""
-        if self._rle is None:
-            assert self._crop is not None  # there until it is encoded
-            self._rle = RLE.from_crop(self._crop, self.box[1], self.box[0], self.size)
-            self._crop = None
-        return self._rle
-
-
-def _cut_out(mask_logits: Tensor, queries: Tensor, geometry: Geometry) -> dict[int, _Mask]:
-    """The masks of the named queries; empty ones are left out."""
-    resizer = Resizer(geometry, (mask_logits.shape[-2], mask_logits.shape[-1]), mask_logits.device)
-    cut: dict[int, _Mask] = {}
-    held = 0
-    for query in queries.unique().tolist():
-        logits = mask_logits[query]
-        window = resizer.extent(logits > 0)
-        if not all(window.size):
-            continue
-        values = resizer.one(logits, window)
-        rows, columns = (values.amax(dim=d).gt(0).nonzero()[:, 0].tolist() for d in (1, 0))
-        if not rows:
-            continue
-        values = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        crop = (values > 0).cpu().numpy()
-        # Outside the mask minus infinity, so that its sureness is 0.
-        total = float(F.threshold(values, 0, -torch.inf).sigmoid_().sum())
-        top, left = window.top + rows[0], window.left + columns[0]
-        box = (left, top, left + crop.shape[1], top + crop.shape[0])
-        sureness = total / (int(np.count_nonzero(crop)) + 1e-6)
-        cut[query] = _Mask(crop, box, geometry.original, sureness)
-        held += crop.size
-        if held > _MOST_PIXELS:
-            cut[query].rle()
-    return cut
 
 
 def _order(
     scores: NDArray[np.float32],
     class_ids: NDArray[np.int64],
-    masks: list[_Mask],
+    masks: list[CutMask],
     vocabulary: Vocabulary,
     score_threshold: float,
     iou_threshold: float | None,

@@ -217,6 +217,7 @@ def _train_head(recipe: HeadRecipe) -> Path:
             "panoptic_score_threshold": 0.1,
             "overlap_threshold": 0.5,
         },
+        "panoptic_rule": "masks",
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
         "paper": "https://arxiv.org/abs/2308.02487",
         "source": "`ovp train tiny-clip`, `tiny-clip-scenes`, `tiny-fcclip`",

@@ -15,9 +15,9 @@ from pycocotools import mask as coco
 from ovperception.head import MaskScores, PixelScores
 from ovperception.images import Geometry
 from ovperception.postprocess import (
+    cut_masks,
     draft_instances,
     drop_fragments,
-    instance_masks,
     instances,
     panoptic,
     semantic,
@@ -184,7 +184,7 @@ def test_masks_beyond_what_a_draft_holds_are_encoded_at_once(monkeypatch: pytest
     finish = draft_instances(scores, GEOMETRIES[0], vocabulary(5), max_detections=30)
     assert not encoded
     expected = finish()
-    monkeypatch.setattr(instance_masks, "_MOST_PIXELS", 0)
+    monkeypatch.setattr(cut_masks, "_MOST_PIXELS", 0)
     finish = draft_instances(scores, GEOMETRIES[0], vocabulary(5), max_detections=30)
     del encoded[:]
     found = finish()
