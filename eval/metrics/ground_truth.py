@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics.columns import box_column, integer_column, number_column, records
-from eval.metrics.json_files import read_json
+from eval.metrics.json_files import naming, read_json
 from eval.metrics.run_lengths import check_masks
 from eval.metrics.scores import Category
 from ovperception.errors import InvalidDataset
@@ -80,6 +80,17 @@ def read_ground_truth(
         InvalidDataset: it is no annotation file, an id is given twice, or an object is misshaped.
     """
     content = read_json(source) if isinstance(source, str | Path) else source
+    with naming(source):
+        return _checked(content, masks, federated, image_ids, category_ids)
+
+
+def _checked(
+    content: object,
+    masks: bool,
+    federated: bool,
+    image_ids: Collection[int] | None,
+    category_ids: Collection[int] | None,
+) -> GroundTruth:
     if not isinstance(content, Mapping):
         raise InvalidDataset(
             "This is not an annotation file",

@@ -14,7 +14,31 @@ from pydantic_core import from_json
 
 from ovperception.errors import InvalidDataset, MissingFile
 
-__all__ = ["read_json", "uncollected"]
+__all__ = ["naming", "read_json", "uncollected"]
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """What is told to be wrong inside names the file it was read from.
+
+    Args:
+        source: its path; anything else has no name.
+
+    Raises:
+        InvalidDataset: the same, with the path before it.
+    """
+    try:
+        yield
+    except InvalidDataset as error:
+        if not isinstance(source, str | Path) or Path(source).name in error.what:
+            raise
+        raise InvalidDataset(
+            f"{source}: {error.what}",
+            field=error.field,
+            expected=error.expected,
+            got=error.got or None,
+            mend=error.mend,
+        ) from error
 
 
 @contextmanager

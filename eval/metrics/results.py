@@ -22,7 +22,7 @@ from eval.metrics.columns import (
     records,
 )
 from eval.metrics.ground_truth import GroundTruth
-from eval.metrics.json_files import read_json
+from eval.metrics.json_files import naming, read_json
 from eval.metrics.plain_results import read_plain_boxes
 from eval.metrics.run_lengths import check_masks
 from ovperception.errors import InvalidDataset
@@ -87,12 +87,16 @@ def read_results(
         InvalidDataset: it is no result file, an image is not among the annotated ones, a score is NaN, or a
             box or mask is misshaped.
     """
-    given = _given(source, masks)
+    with naming(source):
+        return _checked(_given(source, masks), truth, cap or Cap())
+
+
+def _checked(given: _Given, truth: GroundTruth, cap: Cap) -> Results:
     image_ids, category_ids, scores = given.image_ids, given.category_ids, given.scores
     warnings: Counter[str] = Counter()
     _check_images(image_ids, truth)
     warnings["score_out_of_range"] += int(((scores < 0) | (scores > 1)).sum())
-    kept = _capped(image_ids, category_ids, scores, cap or Cap())
+    kept = _capped(image_ids, category_ids, scores, cap)
     warnings["capped_result"] += len(kept) - int(kept.sum())
     kept &= _asked_for(image_ids, category_ids, kept, truth, warnings)
     if not kept.all():

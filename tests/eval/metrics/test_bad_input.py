@@ -132,6 +132,25 @@ def test_spoiled_annotations(change: Callable[[dict], object], message: str) -> 
         score_coco(expected, results(), iou="segm")
 
 
+def test_faults_name_their_file(tmp_path: Path) -> None:
+    truths, answers = tmp_path / "truth.json", tmp_path / "answers.json"
+    truths.write_text(json.dumps(truth()))
+    for rows in (spoiled(results(), "score", float("nan")), spoiled(results(), "category_id", 4.5)):
+        answers.write_text(json.dumps(rows))
+        with pytest.raises(InvalidDataset, match=f"^{answers}: This ") as caught:
+            score_coco(truths, answers)
+        assert caught.value.field.startswith("results[1].")
+    expected = truth()
+    expected["annotations"][1]["area"] = "much"
+    truths.write_text(json.dumps(expected))
+    with pytest.raises(InvalidDataset, match=f"^{truths}: This area is not a number") as caught:
+        score_coco(truths, results())
+    assert caught.value.field == "annotations[1].area"
+    truths.write_text(json.dumps(expected)[:-9])
+    with pytest.raises(InvalidDataset, match=r"^truth\.json is cut short"):
+        score_coco(truths, results())
+
+
 def _polygon(expected: dict) -> None:
     expected["annotations"][0]["segmentation"] = [[3, 2, 12, 2, 12, 8, 3, 8]]
 
