@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["BatchSource", "NamedSource", "Normaliser", "batch_names", "numbered_batches"]
+__all__ = [
+    "BatchSource",
+    "NamedSource",
+    "Normaliser",
+    "batch_names",
+    "ignore_interrupts",
+    "numbered_batches",
+]
 
 BatchT = TypeVar("BatchT")
 _Out = TypeVar("_Out", covariant=True)
@@ -107,7 +114,7 @@ def numbered_batches(
         num_workers=workers,
         prefetch_factor=ahead if workers else None,
         collate_fn=_as_it_is,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_interrupts,
         pin_memory=for_gpu,
         # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
         generator=torch.Generator().manual_seed(0),
@@ -127,7 +134,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_interrupts(worker: int) -> None:
+def ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches the whole process group; it is the main process that decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

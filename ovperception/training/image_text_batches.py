@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ovperception.errors import InvalidCheckpoint
+from ovperception.errors import InvalidCheckpoint, OVPError
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation, LabelledImage
+from ovperception.training.batches import ignore_interrupts
 from ovperception.training.image_text import CaptionedImage, ImageTextTars, Place
 from ovperception.training.wrong_data import Trouble, WrongData
 
@@ -130,10 +131,13 @@ class ImageTextBatches:
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=2 if self.workers else None,
+            worker_init_fn=ignore_interrupts,
             # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
             generator=torch.Generator().manual_seed(0),
         )
         for batch in loader:
+            if isinstance(batch, OVPError):
+                raise batch
             if wrong is not None:
                 wrong.note(batch.troubles)
             yield batch
@@ -177,14 +181,20 @@ class ImageTextBatches:
         return plain.apply(seen.image)[0]
 
 
-class _Stream(IterableDataset[CaptionedBatch]):
-    """One worker's part; a loader takes a batch of each worker in turn, so the turn is part of the state."""
+class _Stream(IterableDataset[CaptionedBatch | OVPError]):
+    """One worker's part; a loader takes a batch of each worker in turn, so the turn is part of the state.
+
+    An error ends it and is given as it is: torch would make it anew from its class and a trace of the stack.
+    """
 
     def __init__(self, batches: ImageTextBatches, state: ImageTextState) -> None:
         self.batches, self.state = batches, state
 
-    def __iter__(self) -> Iterator[CaptionedBatch]:
+    def __iter__(self) -> Iterator[CaptionedBatch | OVPError]:
         info = get_worker_info()
         worker, streams = (0, 1) if info is None else (info.id, info.num_workers)
         stream = (worker + self.state.batches) % streams
-        return self.batches.of_stream(stream, self.state.places.get(stream))
+        try:
+            yield from self.batches.of_stream(stream, self.state.places.get(stream))
+        except OVPError as error:
+            yield error

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import signal
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,6 +147,20 @@ def batches(folder: Path, workers: int) -> ImageTextBatches:
         block=3,
         workers=workers,
     )
+
+
+def test_an_error_of_a_worker_is_told_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And Ctrl-C, which reaches the whole process group, is left to the main process."""
+
+    def samples(tars: ImageTextTars, place: object) -> Iterator[Any]:
+        ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        raise InvalidDataset("The shard is gone", field="shards", got=ignores)
+        yield
+
+    monkeypatch.setattr(ImageTextTars, "samples", samples)
+    with pytest.raises(InvalidDataset) as caught:
+        next(batches(folder, workers=1).batches())
+    assert (str(caught.value), caught.value.field) == ("The shard is gone. Got True.", "shards")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -340,6 +340,25 @@ def test_the_best_state_is_kept_and_shipped_and_patience_ends_the_run(tmp_path: 
     assert plain[0].weight.equal(weights[4])  # type: ignore[index]
 
 
+def test_a_best_state_that_could_not_be_written_gives_way_to_one_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = torch.save
+
+    def save(state: Any, file: Any) -> None:
+        write(state, file)
+        if state.get("metrics") == {"AP50": 30.0}:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    plan = EvaluationSettings(every=2, metric="AP50", higher=True)
+    numbers = {2: 10.0, 4: 30.0, 6: 20.0, 8: 5.0}
+    _, run, losses = make(tmp_path, evaluation=plan, evaluate=lambda module, step: {"AP50": numbers[step]})
+    run.run(Batches(), losses)
+    assert (run.best.value, run.best.step) == (20.0, 6)
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["step"] == 6
+
+
 def test_a_metric_that_the_evaluator_does_not_give_is_named(tmp_path: Path) -> None:
     plan = EvaluationSettings(every=1, metric="PQ")
     _, run, losses = make(tmp_path, evaluation=plan, evaluate=lambda module, step: {"AP50": 1.0})
