@@ -6,13 +6,13 @@ the boxes, and APs, APm and APl other numbers.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.metrics.ap_engine import APTask, EngineName, IoUKind, ap_engine
 from eval.metrics.ground_truth import GroundTruth, read_ground_truth
@@ -211,13 +211,13 @@ def _scores(
     columns = {"AP": curves.per_class(), "AP50": curves.per_class(0.5), "AP75": curves.per_class(0.75)}
     columns |= {f"AP{letter}": curves.per_class(area=area) for letter, area in _BY_AREA}
     told_apart = curves.category_ids != (-1,)
-    objects = Counter(truth.category_ids[~truth.crowd].tolist())
-    detections = Counter(found.category_ids.tolist())
+    objects = _counts(truth.category_ids[~truth.crowd])
+    detections = _counts(found.category_ids)
     per_class = tuple(
         ClassScore(
             category=category,
             values={name: column[category.id] for name, column in columns.items()}
-            | {"objects": objects[category.id], "detections": detections[category.id]},
+            | {"objects": objects.get(category.id, 0), "detections": detections.get(category.id, 0)},
         )
         for category in (truth.categories if told_apart else ())
     )
@@ -230,3 +230,8 @@ def _scores(
         curves=curves,
         warnings=+(truth.warnings + found.warnings),
     )
+
+
+def _counts(ids: NDArray[np.int64]) -> dict[int, int]:
+    found, counts = np.unique(ids, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.columns import integer_column, records
-from eval.metrics.json_files import read_json
+from eval.metrics.json_files import naming, read_json
 from eval.metrics.label_images import read_panoptic_map
 from eval.metrics.panoptic_quality import PanopticQuality, PanopticSegment
 from eval.metrics.scores import Category, PanopticScores
@@ -100,11 +100,16 @@ def read_panoptic_files(
     image_ids: Collection[int] | None = None,
 ) -> PanopticFiles:
     """Read both JSONs and pair their images; see `score_panoptic_files`."""
-    content = _content(truth)
-    if "categories" not in content:
-        raise InvalidDataset("The annotations list no categories", field="categories", got=", ".join(content))
-    expected = _entries(content, Path(truth_folder or Path(truth).with_suffix("")), "annotations")
-    found = _entries(_content(results), Path(results_folder or Path(results).with_suffix("")), "results")
+    with naming(truth):
+        content = _content(truth)
+        if "categories" not in content:
+            raise InvalidDataset(
+                "The annotations list no categories", field="categories", got=", ".join(content)
+            )
+        categories = _categories(content["categories"])
+        expected = _entries(content, Path(truth_folder or Path(truth).with_suffix("")), "annotations")
+    with naming(results):
+        found = _entries(_content(results), Path(results_folder or Path(results).with_suffix("")), "results")
     wanted = sorted(expected if image_ids is None else {int(i) for i in image_ids})
     for name, entries in (("annotations", expected), ("results", found)):
         missing = [i for i in wanted if i not in entries]
@@ -117,7 +122,7 @@ def read_panoptic_files(
             )
     beside = len(found.keys() - set(wanted))
     return PanopticFiles(
-        categories=_categories(content["categories"]),
+        categories=categories,
         image_ids=tuple(wanted),
         truth=expected,
         results=found,
