@@ -70,13 +70,14 @@ def export(
     """
     from ovperception.model import load
     from ovperception.training.data_settings import DataSettings
+    from ovperception.training.devices import own_device
     from ovperception.training.feature_cache import ExportSettings
 
     files = DataSettings(
         images=images, annotations=annotations, maps=maps, truth=truth, vocabulary=vocabulary
     )
     source = replace(files, name=data, root=root, split=split)
-    chosen = load(model, device=device)
+    chosen = load(model, device=own_device(device))
     seen = _views(source, chosen, size, scales, colour=colour, views=views, seed=seed, on_wrong=on_wrong)
     how = ExportSettings(dtype=dtype, bfloat16=bfloat16, float16=float16, batch_size=batch_size)
     how = replace(how, stages=tuple(stages.split(",")) if stages else None, part=_part(part), workers=workers)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ovperception.errors import InvalidParameter, OVPError
+from ovperception.training.batches import ignore_interrupts
 from ovperception.training.epochs import Pick
 from ovperception.training.feature_cache.cache import FeatureCache, make_cache
 from ovperception.training.feature_cache.key import CacheDtype, cache_key
@@ -135,6 +136,7 @@ def _prepared(source: _Positions, positions: Sequence[int], workers: int) -> Ite
         sampler=positions,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
+        worker_init_fn=ignore_interrupts,
     )
     return iter(loader)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from ovperception.cli import app
 from ovperception.errors import InvalidParameter, ResourceExhausted, Unsupported
 from ovperception.training.batches import _Loaded
 from ovperception.training.devices import faults_of_devices, own_device
@@ -61,6 +64,13 @@ def test_a_machine_without_a_gpu_says_so() -> None:
     assert "device=cpu" in str(caught.value)
     with pytest.raises(InvalidParameter, match="no such device"):
         own_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it has a GPU")
+def test_an_export_on_a_gpu_that_is_not_there_says_so(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["features", "export", "--out", str(tmp_path), "--device", "cuda"])
+    assert isinstance(done.exception, InvalidParameter)
+    assert "no such GPU" in str(done.exception)
 
 
 def test_a_full_device_says_what_makes_a_step_smaller() -> None:
