@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.comparing import Change, Comparison
+from eval.outcome_files import prepare_folder
 from eval.reporting.difference_chart import difference_chart
 from eval.reporting.numbers import is_time, signed, written
 from eval.reporting.page import render
@@ -66,10 +67,10 @@ def write_comparison(found: Comparison, out: Path) -> None:
     """Writes `comparison.html` and `comparison.json` into a folder; older ones are replaced.
 
     Raises:
-        InvalidInput, ResourceExhausted: the folder cannot be written.
+        InvalidParameter, InvalidInput, ResourceExhausted: the folder cannot be written.
         MissingDependency: jinja2 is not installed.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(out)
     write_file(out / PAGE_FILE, render_comparison(found).encode())
     write_file(out / JSON_FILE, f"{comparison_json(found)}\n".encode())
 
@@ -79,7 +80,8 @@ def comparison_table(found: Comparison) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=escape(f"{found.title}, {found.images} images"), title_justify="left")
+    images = f", {found.images} images" if found.images else ""  # label maps of others are not told apart
+    shown = Table(title=escape(f"{found.title}{images}"), title_justify="left")
     shown.add_column("%")
     for name in (*found.names, "B - A", "95 %"):
         shown.add_column(escape(name), justify="right")

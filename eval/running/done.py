@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from eval.running.journal import Record
+from eval.running.journal import Record, record_of
 
 __all__ = ["Done", "Sessions"]
 
@@ -50,8 +50,8 @@ class Done:
                     at += len(line)
 
     def _note(self, line: bytes, path: Path, at: int, session: str, count: int) -> None:
-        record = json.loads(line)
-        if record["i"] >= count:
+        record = record_of(line)
+        if record is None or record["i"] >= count:
             return
         self._places.setdefault(int(record["i"]), (path, at))
         begun, ended = self._sessions.get(session, (record["at"], record["at"]))

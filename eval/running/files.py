@@ -45,7 +45,7 @@ from eval.running.tables import (
 )
 from ovperception.datasets.categories import Classes, builtin_classes
 from ovperception.datasets.scene_sets import scenes_classes
-from ovperception.errors import Unsupported
+from ovperception.errors import InvalidParameter, Unsupported
 from ovperception.vocabulary import builtin_names
 
 __all__ = ["score_files"]
@@ -171,9 +171,18 @@ def _facts(
 def _read_objects(data: str, annotations: Path, results: Path) -> tuple[Any, str | list[dict[str, Any]]]:
     """Content of the annotations, and path or content of the results."""
     if data != "cityscapes" or not annotations.is_dir():
+        for field, path in (("annotations", annotations), ("results", results)):
+            _refuse_folder(field, path)
         return read_json(annotations), str(results)
     truth = cityscapes_truth(annotations)
     return truth, cityscapes_results(results, truth) if results.is_dir() else str(results)
+
+
+def _refuse_folder(field: str, path: Path) -> None:
+    if path.is_dir():
+        raise InvalidParameter(
+            "This is a folder", field=field, expected="a JSON file of this protocol's objects", got=path
+        )
 
 
 def _objects(

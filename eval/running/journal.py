@@ -19,9 +19,10 @@ from typing import IO, Any, Self
 
 from ovperception.errors import Conflict, InvalidParameter, OVPError, ResourceExhausted
 
-__all__ = ["Journal", "Record", "done_indices", "locked", "read_records", "unwritable"]
+__all__ = ["Journal", "Record", "done_indices", "locked", "read_records", "record_of", "unwritable"]
 
 Record = dict[str, Any]
+_EVERY = frozenset({"i", "id", "at"})
 _CHUNK = 16
 _SECONDS = 0.25
 
@@ -108,9 +109,18 @@ def read_records(folder: Path, fields: frozenset[str] | None = None) -> Iterator
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # a process was killed here, or is writing
-                with contextlib.suppress(json.JSONDecodeError):
-                    record = json.loads(line)
+                record = record_of(line)
+                if record is not None:
                     yield session, record if fields is None else {k: record[k] for k in fields if k in record}
+
+
+def record_of(line: bytes) -> Record | None:
+    """The record of a line; None of what a power cut left of one, which makes its image undone."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.keys() >= _EVERY else None
 
 
 def done_indices(folder: Path) -> set[int]:

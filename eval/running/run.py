@@ -188,7 +188,8 @@ def keep_plan(folder: Path, wanted: Mapping[str, Any]) -> None:
     try:
         held = json.loads(path.read_bytes())
     except ValueError:
-        held = {}
+        held = None
+    held = held if isinstance(held, dict) else {}
     other = [name for name in wanted if held.get(name) != wanted[name]]
     if other:
         raise Conflict(

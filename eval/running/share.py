@@ -230,6 +230,8 @@ def finished(folder: Path, out: Path, opened: Opened) -> set[int]:
         return done_indices(folder)
     done = set()
     for _, record in read_records(folder, frozenset({"i", "file"})):
-        if "file" in record and (out / FOLDER / record["file"]).is_file():
+        path = out / FOLDER / record["file"] if "file" in record else None
+        # A power cut may leave a map without a byte; a text without one says that nothing was found.
+        if path is not None and path.is_file() and (isinstance(metric, AP) or path.stat().st_size):
             done.add(int(record["i"]))
     return done

@@ -17,9 +17,10 @@ import pytest
 from eval.outcome_files import read_outcome
 from eval.protocols import EvaluationProtocol
 from eval.running.asking import LocalAsker
+from eval.running.done import Done
 from eval.running.job import Job, open_data, protocol_of_data
 from eval.running.journal import Journal, done_indices, locked, read_records
-from eval.running.run import run
+from eval.running.run import keep_plan, run
 from ovperception.errors import Conflict, InvalidParameter, MissingFile, ResourceExhausted, Unsupported
 from ovperception.sliding import Views
 from tests.eval.running_jobs import drawn, job, numbers, settled, with_limit
@@ -112,11 +113,13 @@ def test_a_lost_map_is_made_again(tmp_path: Path, asker: Ask) -> None:
     one = job("scenes_semantic", tmp_path)
     run([one], asker=asker(one))
     before = numbers(tmp_path)
-    (tmp_path / "predictions/labels/000000000002.png").unlink()
-    model = asker(one)
-    run([one], asker=model)
-    assert model.model.encoded == 1
-    assert numbers(tmp_path) == before
+    lost = tmp_path / "predictions/labels/000000000002.png"
+    for lose in (lost.unlink, lambda: lost.write_bytes(b"")):
+        lose()
+        model = asker(one)
+        run([one], asker=model)
+        assert model.model.encoded == 1
+        assert numbers(tmp_path) == before
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, asker: Ask) -> None:
@@ -185,10 +188,19 @@ def test_missing_pictures_are_told_before_the_run(tmp_path: Path, asker: Ask) ->
 def test_records_are_read_up_to_a_cut(tmp_path: Path) -> None:
     with Journal(tmp_path, "1", 0) as journal:
         for i in range(20):
-            journal.append({"i": i})
+            journal.append({"i": i, "id": i, "at": 0.0})
     path = next(tmp_path.glob("records-*"))
-    path.write_bytes(path.read_bytes()[:-3])
+    # A power cut may leave anything of a line, or zeros.
+    path.write_bytes(b"\0\0\n7\n[]\n{}\n\xff\n" + path.read_bytes()[:-3])
+    assert len(Done(tmp_path, 100)) == 19
     assert [record["i"] for _, record in read_records(tmp_path)] == list(range(19))
+
+
+def test_a_plan_that_is_broken_is_another(tmp_path: Path) -> None:
+    for content in (b"{", b"[1]", b"\xff", b"null"):
+        (tmp_path / "plan.json").write_bytes(content)
+        with pytest.raises(Conflict, match="model unknown"):
+            keep_plan(tmp_path, {"model": "a"})
 
 
 def test_looking_more_than_once_is_told(tmp_path: Path, fake_model: type) -> None:
