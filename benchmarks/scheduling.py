@@ -39,6 +39,7 @@ from benchmarks.fcclip import environment
 from ovperception.errors import DeadlineExceeded, ResourceExhausted
 from ovperception.structures import Detections
 from ovperception.v1.image_pb2 import Image
+from ovperception.v1.vocabulary_pb2 import VocabularyInfo
 from ovperception.vocabulary import Vocabulary
 from serving.config import ServerConfig
 from serving.engine import Engine
@@ -144,7 +145,7 @@ class Load:
         try:
             with self.engine.call(self._model, "", 10_000, cast(grpc.ServicerContext, context)) as call:
                 call.ask_about(image, [_Detection(self._model, words)])[0]()
-                call.info(words)
+                call.info(VocabularyInfo(name=words.name, content_hash=words.content_hash))
             outcome.answered.append(time.monotonic() - begun)
         except ResourceExhausted:
             outcome.refused.append(time.monotonic() - begun)
