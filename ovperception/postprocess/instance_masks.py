@@ -23,6 +23,8 @@ from ovperception.vocabulary import Vocabulary
 
 __all__ = ["draft_instances", "instances", "mask_boxes"]
 
+_CANDIDATES = 10
+
 
 def instances(
     scores: MaskScores,
@@ -45,10 +47,11 @@ def instances(
         geometry: Of that image.
         vocabulary: The K classes; may hold thresholds of single classes.
         score_threshold: On the final score, for classes without a threshold of their own, 0-1.
-        max_detections: Pairs considered, and so at most returned.
+        max_detections: Pairs at most returned.
         things_only: Drop stuff, after the best pairs were chosen, as the reference does when it evaluates.
-        iou_threshold: Drop a pair whose box overlaps a better one of the same class by more than this, 0-1.
-            None: keep all, as the reference does.
+        iou_threshold: Drop a pair whose box overlaps a better one of the same class by more than this, 0-1;
+            ten times as many pairs are considered, so that those dropped take no place. None: keep all, and
+            consider no more than are returned, as the reference does.
 
     Raises:
         InvalidParameter: A threshold or count is out of range or the scores are of another number of classes.
@@ -81,7 +84,8 @@ def draft_instances(
     classes = len(vocabulary)
     check_classes(scores.probabilities.shape[1] - 1, vocabulary)
     flat = scores.probabilities[:, :-1].flatten()
-    top, pairs = flat.topk(min(max_detections, len(flat)))
+    considered = max_detections if iou_threshold is None else _CANDIDATES * max_detections
+    top, pairs = flat.topk(min(considered, len(flat)))
     queries, labels = pairs // classes, pairs % classes
     # The mean sureness is at most 1: what is below its threshold already is not looked at.
     keep = top >= top.new_tensor(vocabulary.score_thresholds(score_threshold))[labels]
@@ -95,7 +99,7 @@ def draft_instances(
     class_ids = labels[kept].cpu().numpy().astype(np.int64)
 
     def finish() -> Detections:
-        order = _order(final, class_ids, masks, vocabulary, score_threshold, iou_threshold)
+        order = _order(final, class_ids, masks, vocabulary, score_threshold, iou_threshold)[:max_detections]
         return Detections(
             size=geometry.original,
             classes=vocabulary.names,

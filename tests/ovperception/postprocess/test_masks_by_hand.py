@@ -104,6 +104,17 @@ class TestByHand:
         found = instances(scores, WHOLE, vocabulary(2), score_threshold=0.1, iou_threshold=0.5)
         np.testing.assert_allclose(found.scores, [0.9, 0.7], rtol=1e-3)
 
+    def test_instances_that_are_dropped_take_no_place(self) -> None:
+        left, right, _ = halves()
+        scores = MaskScores(
+            probabilities=torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]),
+            mask_logits=torch.stack((left, left, right)),
+        )
+        found = instances(scores, WHOLE, vocabulary(1), max_detections=2, iou_threshold=0.5)
+        np.testing.assert_allclose(found.scores, [0.9, 0.7], rtol=1e-3)
+        alike = instances(scores, WHOLE, vocabulary(1), max_detections=2)
+        np.testing.assert_allclose(alike.scores, [0.9, 0.8], rtol=1e-3)
+
     def test_class_thresholds(self) -> None:
         words = Vocabulary(
             classes=(
