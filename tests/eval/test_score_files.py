@@ -15,7 +15,7 @@ from eval.running.asking import LocalAsker
 from eval.running.files import score_files
 from eval.running.run import run
 from ovperception import cli
-from ovperception.errors import InvalidDataset, MissingFile, Unsupported
+from ovperception.errors import InvalidDataset, InvalidParameter, MissingFile, Unsupported
 from tests.eval.running_jobs import drawn, job
 
 SAME = {"abs": 1e-15, "rel": 1e-14}
@@ -142,8 +142,11 @@ def test_what_cannot_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str
         score_files(protocol("coco_semantic"), tmp_path, tmp_path, out)
     with pytest.raises(Unsupported, match="Episodes"):
         score_files(protocol("fss_1000"), tmp_path, tmp_path, out)
+    with pytest.raises(InvalidParameter, match="This is a folder"):
+        score_files(protocol("coco_box"), tmp_path / "truth.json", tmp_path, out)
     assert "results[1].score: " in told(tmp_path, capsys, score=float("nan"))
-    assert "results[1].segmentation: This has no mask" in told(tmp_path, capsys, segmentation=None)
+    wrong = f"results[1].segmentation: {tmp_path / 'wrong.json'}: This has no mask"
+    assert wrong in told(tmp_path, capsys, segmentation=None)
     assert cli.main(["eval", "--annotations", "a", "--out", str(out), "--json"]) == 2
     assert "--protocol is missing" in json.loads(capsys.readouterr().err)["error"]["message"]
 

@@ -59,6 +59,11 @@ def test_another_protocol_is_refused(folders: tuple[str, str], tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_is_no_folder_to_write_into(folders: tuple[str, str]) -> None:
+    with pytest.raises(InvalidParameter, match="output folder cannot be written"):
+        run(*folders, "--resamples", "0", "--out", str(Path(folders[0]) / "outcome.json"))
+
+
 def test_names_cannot_break_out() -> None:
     rows = (
         Change(name=HOSTILE, a=0.1, b=0.2, low=0.05, high=0.15, groups=("base",)),
