@@ -87,8 +87,9 @@ class EmbeddingCache:
         return found
 
     def put(self, space: str, vectors: Mapping[str, Vector]) -> None:
-        """Keeps vectors, in memory and (where that works) on disk."""
-        entries = {_key(p): np.array(v, dtype=np.float32) for p, v in vectors.items()}
+        """Keeps vectors, in memory and (where that works) on disk; what is not finite would stay wrong."""
+        sound = {p: v for p, v in vectors.items() if np.isfinite(v).all()}
+        entries = {_key(p): np.array(v, dtype=np.float32) for p, v in sound.items()}
         if not entries:
             return
         with self._lock:

@@ -158,6 +158,12 @@ class TestCache:
         fresh.classifier(self.words)
         assert fresh.backbone.prompts
 
+    def test_what_a_failing_device_gave_is_not_kept(self, tmp_path):
+        cache = EmbeddingCache(tmp_path)
+        cache.put("s", {"a": np.array([1, np.nan], np.float32), "b": np.ones(2, np.float32)})
+        assert set(cache.get("s", ["a", "b"])) == {"b"}
+        assert set(EmbeddingCache(tmp_path).get("s", ["a", "b"])) == {"b"}
+
     def test_memory_is_bounded(self):
         cache = EmbeddingCache(max_entries=3, max_bytes=10_000)
         cache.put("s", {str(i): np.ones(4, np.float32) for i in range(5)})
