@@ -214,8 +214,8 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "defaults": {
             "score_threshold": 0.1,
             "nms_iou_threshold": 0.7,
-            "panoptic_score_threshold": 0.1,
-            "overlap_threshold": 0.5,
+            "panoptic_score_threshold": 0.2,
+            "overlap_threshold": 0.7,
         },
         "panoptic_rule": "masks",
         "licence": "Apache-2.0; the world's glyphs are Noto Color Emoji, OFL-1.1",
