@@ -12,7 +12,7 @@ import time
 __all__ = ["Gathering"]
 
 # How long to wait after the last batch, as a share of what that took, and at most.
-_GATHER_SHARE = 1.0
+_GATHER_SHARE = 0.75
 _LONGEST_GATHER_S = 0.02
 _LEAST_PATIENCE = 1 / 32
 
