@@ -140,7 +140,8 @@ class Handover:
 
 
 def _peers(watched: selectors.BaseSelector) -> list[tuple[socket.socket, _Peer]]:
-    return [(key.fileobj, key.data) for key in watched.get_map().values() if key.data is not None]  # type: ignore[misc] # only sockets are watched
+    keys = watched.get_map().values()
+    return [(key.fileobj, key.data) for key in keys if key.data and isinstance(key.fileobj, socket.socket)]
 
 
 def _drop(watched: selectors.BaseSelector, connection: socket.socket) -> None:

@@ -151,7 +151,7 @@ class _Scene:
     ) -> Callable[[], Detections]:
         """One object for each of the first words, in the upper left of the picture."""
         count = min(self._objects, max_detections or self._objects)
-        return lambda: _found(words, count, self.size, masks=masks)
+        return lambda: _detections(words.names, count, self.size, masks=masks)
 
     def semantic(self, words: Vocabulary, *, score_threshold: float | None = None) -> SemanticMap:
         """The first class everywhere."""
@@ -182,28 +182,15 @@ def _geometry(size: tuple[int, int]) -> Geometry:
     return Geometry(original=size, resized=size, padded=(height, width))
 
 
-# Made once, as what they cost is not the server's; by the words' hash, how many, the size, and masks or not.
-_answers: dict[tuple[str, int, tuple[int, int], bool], Detections] = {}
-
-
-def _found(words: Vocabulary, count: int, size: tuple[int, int], *, masks: bool) -> Detections:
-    key = words.content_hash, count, size, masks
-    answer = _answers.get(key)
-    if answer is None:
-        if len(_answers) >= 64:
-            _answers.clear()
-        answer = _answers[key] = _detections(words, count, size, masks=masks)
-    return answer
-
-
-def _detections(words: Vocabulary, count: int, size: tuple[int, int], *, masks: bool) -> Detections:
-    found = words.names[:count]
+@lru_cache(maxsize=64)  # what it costs is not the server's
+def _detections(names: tuple[str, ...], count: int, size: tuple[int, int], *, masks: bool) -> Detections:
+    found = names[:count]
     height, width = size
     box = np.array([0, 0, max(1, width // 4), max(1, height // 4)], np.float32)
     rle = _corner(size, box) if masks else None
     return Detections(
         size=size,
-        classes=words.names,
+        classes=names,
         boxes=np.tile(box, (len(found), 1)),
         scores=np.array([expected_score(word) for word in found], np.float32),
         class_ids=np.arange(len(found), dtype=np.int64),

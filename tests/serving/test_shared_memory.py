@@ -140,10 +140,13 @@ def test_who_says_nothing_holds_nobody_up(monkeypatch):
             peer.settimeout(5)
             peer.connect(reply.handover_socket)
         slow.sendall(reply.token[:5])
-        os.close(_fetch(memory.create(60, "me")))
+        given = _fetch(memory.create(60, "me"))
+        assert given is not None  # while both were there
+        os.close(given)
         slow.sendall(reply.token[5:])
-        _, (descriptor,), _, _ = socket.recv_fds(slow, 1, 1)
-        os.close(descriptor)
+        _, descriptors, _, _ = socket.recv_fds(slow, 1, 1)
+        assert [os.fstat(descriptor).st_size for descriptor in descriptors] == [60]
+        os.close(descriptors[0])
     memory.close()
 
 
