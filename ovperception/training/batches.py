@@ -7,7 +7,6 @@ that is not finite can be looked at again.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ovperception.errors import OVPError
 from ovperception.training.pinned import pinned
+from ovperception.training.workers import leave_stopping_to_the_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,6 @@ __all__ = [
     "NamedSource",
     "Normaliser",
     "batch_names",
-    "ignore_interrupts",
     "numbered_batches",
 ]
 
@@ -114,7 +113,7 @@ def numbered_batches(
         num_workers=workers,
         prefetch_factor=ahead if workers else None,
         collate_fn=_as_it_is,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_stopping_to_the_run,
         pin_memory=for_gpu,
         # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
         generator=torch.Generator().manual_seed(0),
@@ -132,11 +131,6 @@ def _or_error(found: Iterator[_Loaded[Any]]) -> Iterator[tuple[int, Any]]:
 def _as_it_is(batch: Any) -> Any:
     """The source's own types: the loader's default would turn tuples into lists."""
     return batch
-
-
-def ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; it is the main process that decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Normaliser:

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ovperception.errors import InvalidCheckpoint, OVPError
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation, LabelledImage
-from ovperception.training.batches import ignore_interrupts
 from ovperception.training.image_text import CaptionedImage, ImageTextTars, Place
+from ovperception.training.workers import leave_stopping_to_the_run
 from ovperception.training.wrong_data import Trouble, WrongData
 
 __all__ = ["CaptionedBatch", "ImageTextBatches", "ImageTextState"]
@@ -131,7 +131,7 @@ class ImageTextBatches:
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=2 if self.workers else None,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=leave_stopping_to_the_run,
             # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
             generator=torch.Generator().manual_seed(0),
         )

@@ -33,6 +33,7 @@ from ovperception.training.sharding import Shards
 from ovperception.training.stopping import RunStopped, StopRequest
 from ovperception.training.streams import StreamSource
 from ovperception.training.unsound_steps import UnsoundSteps
+from ovperception.training.workers import lost_workers_told
 from ovperception.training.wrong_data import WrongData
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class TrainingRun:
             RunStopped: a signal asked to stop; the state is saved.
             InvalidDataset: too much of the data is wrong; the state is saved.
             Diverged: too many steps had numbers that are not finite.
-            ResourceExhausted: the last state could not be written.
+            ResourceExhausted: the last state could not be written, or a worker was killed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         wrapped = ParallelLosses(self.module, losses, self.world, self.shards)
@@ -178,7 +179,7 @@ class TrainingRun:
             batches = numbered_batches(source, self._numbers(), workers=workers, for_gpu=on_gpu)
         with self._log.open(self.step, self.schedule.steps):
             self._place.restore_generators(self.step)
-            with StopRequest() as stop:
+            with lost_workers_told(), StopRequest() as stop:
                 self._steps(wrapped, batches, source, stop)
             self.save()
 

@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from ovperception.errors import InvalidParameter, OVPError
-from ovperception.training.batches import ignore_interrupts
 from ovperception.training.epochs import Pick
 from ovperception.training.feature_cache.cache import FeatureCache, make_cache
 from ovperception.training.feature_cache.key import CacheDtype, cache_key
 from ovperception.training.feature_cache.shards import CachedView, is_whole, write_shard
 from ovperception.training.labelled_batches import LabelledViews, View, trouble_of
 from ovperception.training.loss_scale import multiplied_in
+from ovperception.training.workers import leave_stopping_to_the_run, lost_workers_told
 from ovperception.training.wrong_data import Trouble, WrongData
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def export_features(
     Raises:
         InvalidCheckpoint: the folder holds the features of something else.
         InvalidDataset: too much of the data is wrong.
-        ResourceExhausted: the disk is full.
+        ResourceExhausted: the disk is full, or a worker was killed.
     """
     settings = ExportSettings() if settings is None else settings
     wrong = WrongData() if wrong is None else wrong
@@ -100,15 +100,16 @@ def export_features(
     wanted = [n for n in own if not is_whole(cache.shards[n])]
     positions = [p for n in wanted for p in cache.positions(n)]
     prepared = _prepared(_Positions(views, cache), positions, settings.workers)
-    for number in wanted:
-        count = len(cache.positions(number))
-        found: list[CachedView | None] = []
-        while len(found) < count:
-            taken = [next(prepared) for _ in range(min(settings.batch_size, count - len(found)))]
-            wrong.note(trouble for _, troubles in taken for trouble in troubles)
-            found += _look(backbone, [view for view, _ in taken], cache, settings)
-        write_shard(cache.shards[number], found)
-        on_shard(cache.shards[number])
+    with lost_workers_told():
+        for number in wanted:
+            count = len(cache.positions(number))
+            found: list[CachedView | None] = []
+            while len(found) < count:
+                taken = [next(prepared) for _ in range(min(settings.batch_size, count - len(found)))]
+                wrong.note(trouble for _, troubles in taken for trouble in troubles)
+                found += _look(backbone, [view for view, _ in taken], cache, settings)
+            write_shard(cache.shards[number], found)
+            on_shard(cache.shards[number])
     return cache
 
 
@@ -136,7 +137,7 @@ def _prepared(source: _Positions, positions: Sequence[int], workers: int) -> Ite
         sampler=positions,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_stopping_to_the_run,
     )
     return iter(loader)
 

@@ -187,6 +187,35 @@ def test_a_signal_is_answered_after_the_step_and_the_state_is_saved(
     assert same(whole, again)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_is_answered_after_the_step_too(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a terminal sends Ctrl-C and a service manager SIGTERM: to the workers as well."""
+
+    def to_all() -> None:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, number)
+        os.kill(os.getpid(), number)
+        time.sleep(0.2)  # a worker that ends is noticed here
+
+    _, run, losses = make(tmp_path, save_every=100)
+    with after(4, run, to_all), pytest.raises(RunStopped):
+        run.run(Batches(), losses, workers=2)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 5
+
+
+def test_a_worker_that_was_killed_is_told_with_what_to_do(tmp_path: Path) -> None:
+    def kill_one() -> None:
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        time.sleep(5)  # cut short by the news
+
+    _, run, losses = make(tmp_path)
+    with after(4, run, kill_one), pytest.raises(ResourceExhausted, match="goes on from the last checkpoint"):
+        run.run(Batches(), losses, workers=1)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 3
+
+
 def test_the_state_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
     module, run, losses = make(tmp_path, ema=0.9)
     old = {"module": module.state_dict(), "optimizer": run.optimizer.state_dict()}
