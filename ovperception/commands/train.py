@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,8 @@ def train(
             expected="a name or a file",
             mend="`ovp train --list` lists the names",
         )
+    # Before torch is loaded: it would warn, once a process, that looking for unused parameters takes time.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from ovperception.training.recipe_check import check_recipe
 
     chosen, settings = _resolved(recipe, dict(_pair(word) for word in overrides or ()))
@@ -77,7 +80,8 @@ def _run(chosen: Recipe, settings: Any, threads: int) -> None:
     except RunStopped as stop:
         console.print(f"[yellow]{stop}[/]; the same command takes it up again", highlight=False)
         raise typer.Exit(128 + stop.signal_number) from None  # as a shell tells of a signal
-    console.print(f"[green]wrote[/] {path}", highlight=False)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote
+        console.print(f"[green]wrote[/] {path}", highlight=False)
 
 
 def _resolved(recipe: str, words: dict[str, str]) -> tuple[Recipe, Any]:
