@@ -1,9 +1,10 @@
 """Large regions on smaller pictures: a trunk that looks at its input at several sizes.
 
-A CLIP trained on small pictures knows things at about the size they have there. So each region is pooled from
-the level of an image pyramid at which it comes nearest to that size, as a region of a feature pyramid is read
-from the level that fits it (Lin et al., CVPR 2017, equation 1). The coarser levels cost 1/4, 1/16, ... of the
-first. Dense maps are those of the first level.
+A CLIP trained on small pictures knows things at about the size they have there. So each region is read where
+an image pyramid shows it at that size: at one level if one does, else at the two between which it would be,
+their embeddings blended by how near each is on a log scale, as a texture is between two levels of its
+pyramid (Williams, SIGGRAPH 1983). The coarser levels cost 1/4, 1/16, ... of the first. Dense maps are those
+of the first level.
 """
 
 from __future__ import annotations
@@ -76,36 +77,37 @@ class PyramidTrunk:
         return self.trunk.embed_dense(maps)
 
     def embed_masks(self, maps: Mapping[str, Tensor], masks: Tensor) -> Tensor:
-        """Each mask from its level; it covers there at least the cell it covers most."""
-        sides = (masks.flatten(2).sum(-1) * (self._cell**2 / _FILL)).sqrt()
-        levels = self._levels(sides)
-        embedded = self.trunk.embed_masks(maps, masks)
-        for level in range(1, len(self.factors) + 1):
-            chosen = levels == level
-            if chosen.any():
-                of = self._of(maps, level)
-                size = of[self.dense_stage].shape[-2:]
-                there = self.trunk.embed_masks(of, covered_cells(masks, (size[0], size[1])))
-                embedded = torch.where(chosen[..., None], there, embedded)
+        """Each mask from its levels; it covers there at least the cell it covers most."""
+        weights = self._weights((masks.flatten(2).sum(-1) * (self._cell**2 / _FILL)).sqrt())
+        embedded: Tensor | None = None
+        for level, weight in enumerate(weights.unbind(-1)):
+            if level and not weight.any():
+                continue
+            of = self._of(maps, level)
+            size = of[self.dense_stage].shape[-2:]
+            there = covered_cells(masks, (size[0], size[1])) if level else masks
+            part = weight[..., None] * F.normalize(self.trunk.embed_masks(of, there), dim=-1)
+            embedded = part if embedded is None else embedded + part
+        assert embedded is not None
         return embedded
 
     def embed_boxes(self, maps: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Each box from its level."""
+        """Each box from its levels."""
         counts = [len(b) for b in boxes]
         every = torch.cat(list(boxes)).float()
-        levels = self._levels((every[:, 2:] - every[:, :2]).clamp(min=1).prod(-1).sqrt())
+        weights = self._weights((every[:, 2:] - every[:, :2]).clamp(min=1).prod(-1).sqrt())
         embedded: Tensor | None = None
         grid = maps[self.dense_stage].shape[-2:]
-        for level in range(len(self.factors) + 1):
-            chosen = levels == level
+        for level, weight in enumerate(weights.unbind(-1)):
+            chosen = weight > 0
             of = self._of(maps, level)
             size = of[self.dense_stage].shape[-2:]
             scale = every.new_tensor((size[1] / grid[1], size[0] / grid[0])).repeat(2)
             parts = [b[c] * scale for b, c in zip(every.split(counts), chosen.split(counts), strict=True)]
-            there = self.trunk.embed_boxes(of, parts)
+            there = F.normalize(self.trunk.embed_boxes(of, parts), dim=-1)
             if embedded is None:
                 embedded = there.new_zeros(len(every), there.shape[1])
-            embedded[chosen.to(embedded.device)] = there
+            embedded[chosen.to(embedded.device)] += weight[chosen][:, None].to(there) * there
         assert embedded is not None
         return embedded
 
@@ -120,11 +122,15 @@ class PyramidTrunk:
             )
         yield from inner(maps, boxes)
 
-    def _levels(self, sides: Tensor) -> Tensor:
-        """The level at which regions of these sides come nearest to the preferred one, on a log scale."""
-        wanted = (sides / (_PREFERRED * self.image_size)).clamp(min=1e-6).log()
+    def _weights(self, sides: Tensor) -> Tensor:
+        """(...) sides of regions -> (..., levels): shares of one level or of two beside each other."""
+        wanted = (sides / (_PREFERRED * self.image_size)).clamp(1, self.factors[-1]).log()
         logs = wanted.new_tensor([0.0, *(math.log(f) for f in self.factors)])
-        return (wanted[..., None] - logs).abs().argmin(-1)
+        below = (torch.bucketize(wanted, logs, right=True) - 1).clamp(max=len(self.factors) - 1)
+        share = ((wanted - logs[below]) / (logs[below + 1] - logs[below])).clamp(0, 1)
+        weights = wanted.new_zeros(*wanted.shape, len(logs))
+        weights.scatter_(-1, below[..., None], (1 - share)[..., None])
+        return weights.scatter_(-1, below[..., None] + 1, share[..., None])
 
     def _of(self, maps: Mapping[str, Tensor], level: int) -> Mapping[str, Tensor]:
         return {stage: maps[self._name(stage, level)] for stage in self.trunk.region_stages}

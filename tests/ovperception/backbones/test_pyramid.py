@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,29 +35,41 @@ def shrunk(images, factor):
     return F.interpolate(images, size, mode="bilinear", antialias=True)
 
 
-def test_boxes_are_read_from_the_level_that_fits_them(backbones, images):
+def blended(embeddings, side):
+    """Of the levels 1, 2 and 4, for a region of which the first level shows this side; 44.8 is the best."""
+    place = min(max(math.log2(side / 44.8), 0), 2)
+    units = [F.normalize(e, dim=-1) for e in embeddings]
+    return sum(max(1 - abs(place - level), 0) * unit for level, unit in enumerate(units))
+
+
+def test_boxes_are_read_between_the_levels_that_fit_them(backbones, images):
     plain, pyramid = backbones
-    boxes = torch.tensor([[10.0, 20, 50, 70], [8, 16, 108, 112], [0, 0, 300, 250]])
-    found = pyramid.embed_boxes(pyramid.features(images), [boxes, boxes[:2]])
+    # Smaller than is best, just so at half the size, between two levels, and larger than any level shrinks.
+    boxes = torch.tensor([[10.0, 20, 50, 60], [8, 16, 97.6, 105.6], [8, 6, 128, 126], [0, 0, 300, 250]])
+    found = pyramid.embed_boxes(pyramid.features(images), [boxes, boxes[:3]])
     expected = []
-    for image, of in zip(images, (boxes, boxes[:2]), strict=True):
-        for box, factor in zip(of, (1, 2, 4), strict=False):
-            features = plain.features(shrunk(image[None], factor))
-            expected.append(plain.embed_boxes(features, [box[None] / factor])[0])
+    for image, of in zip(images, (boxes, boxes[:3]), strict=True):
+        looks = [(plain.features(shrunk(image[None], factor)), factor) for factor in (1, 2, 4)]
+        for box in of:
+            each = [plain.embed_boxes(features, [box[None] / factor])[0] for features, factor in looks]
+            expected.append(blended(each, (box[2:] - box[:2]).prod().sqrt().item()))
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_masks_are_read_from_the_level_that_fits_them(backbones, images):
+def test_masks_are_read_between_the_levels_that_fit_them(backbones, images):
     plain, pyramid = backbones
     masks = torch.zeros(2, 3, 8, 12, dtype=torch.bool)
     masks[:, 0, 2, 3] = True
-    masks[:, 1, 2:4, 4:6] = True  # one cell of the picture half as large
+    masks[:, 1, 0:4, 4:8] = True  # one cell of the picture a quarter as large
     masks[:, 2, :8, :8] = True
     found = pyramid.embed_masks(pyramid.features(images), masks)
-    for index, factor in enumerate((1, 2, 4)):
-        coarse = F.max_pool2d(masks[:, index : index + 1].float(), factor) > 0
-        expected = plain.embed_masks(plain.features(shrunk(images, factor)), coarse)
-        torch.testing.assert_close(found[:, index : index + 1], expected, rtol=1e-4, atol=1e-5)
+    for index in range(3):
+        each = []
+        for factor in (1, 2, 4):
+            coarse = F.max_pool2d(masks[:, index : index + 1].float(), factor) > 0
+            each.append(plain.embed_masks(plain.features(shrunk(images, factor)), coarse))
+        side = (masks[0, index].sum().item() * 32**2 / 0.65) ** 0.5
+        torch.testing.assert_close(found[:, index : index + 1], blended(each, side), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_kept_of_an_image_answers_for_every_level(backbones, images):
