@@ -129,10 +129,6 @@ def tiny_regionclip() -> HeadRecipe:
         out=Path("runs/tiny-regionclip"),
         head="regionclip",
         settings={"proposer": ClipRPNSettings().to_dict()},
-        shortest_edge=640,
-        size=(320, 320),
-        objects=(2, 6),
-        enlarged=1.5,
         loss={},
         schedule=Schedule(steps=3000, learning_rate=1e-3, warmup=60),
     )
@@ -158,10 +154,6 @@ def tiny_lseg() -> HeadRecipe:
             "seen_weight": 0.5,
             "unseen_weight": 0.0,
         },
-        shortest_edge=640,
-        size=(256, 256),
-        objects=(2, 5),
-        enlarged=1.75,
         loss={"pixels": 768, "balance": 0.5, "candidates": 160, "frozen": 1.0, "keep": 2.0},
         schedule=Schedule(steps=4000, learning_rate=1e-3, warmup=60),
     )
