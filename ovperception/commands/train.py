@@ -74,14 +74,13 @@ def _run(chosen: Recipe, settings: Any, threads: int) -> None:
 
     if threads:
         torch.set_num_threads(threads)
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # one of several speaks
     try:
         path = chosen.run(settings)
     except RunStopped as stop:
         console.print(f"[yellow]{stop}[/]; the same command takes it up again", highlight=False)
         raise typer.Exit(128 + stop.signal_number) from None  # as a shell tells of a signal
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the one that wrote
-        console.print(f"[green]wrote[/] {path}", highlight=False)
+    console.print(f"[green]wrote[/] {path}", highlight=False)
 
 
 def _resolved(recipe: str, words: dict[str, str]) -> tuple[Recipe, Any]:
