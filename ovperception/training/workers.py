@@ -46,5 +46,5 @@ def lost_workers_told() -> Iterator[None]:
             field="workers",
             got=error,
             mend="Memory may have run out: take fewer workers or a smaller batch_size. "
-            "The same command goes on from the last checkpoint",
+            "The same command goes on from what was saved last",
         ) from error

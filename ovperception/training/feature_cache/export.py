@@ -61,6 +61,7 @@ class ExportSettings:
             )
 
 
+@lost_workers_told()
 def export_features(
     views: LabelledViews,
     backbone: ClipBackbone,
@@ -100,16 +101,15 @@ def export_features(
     wanted = [n for n in own if not is_whole(cache.shards[n])]
     positions = [p for n in wanted for p in cache.positions(n)]
     prepared = _prepared(_Positions(views, cache), positions, settings.workers)
-    with lost_workers_told():
-        for number in wanted:
-            count = len(cache.positions(number))
-            found: list[CachedView | None] = []
-            while len(found) < count:
-                taken = [next(prepared) for _ in range(min(settings.batch_size, count - len(found)))]
-                wrong.note(trouble for _, troubles in taken for trouble in troubles)
-                found += _look(backbone, [view for view, _ in taken], cache, settings)
-            write_shard(cache.shards[number], found)
-            on_shard(cache.shards[number])
+    for number in wanted:
+        count = len(cache.positions(number))
+        found: list[CachedView | None] = []
+        while len(found) < count:
+            taken = [next(prepared) for _ in range(min(settings.batch_size, count - len(found)))]
+            wrong.note(trouble for _, troubles in taken for trouble in troubles)
+            found += _look(backbone, [view for view, _ in taken], cache, settings)
+        write_shard(cache.shards[number], found)
+        on_shard(cache.shards[number])
     return cache
 
 

@@ -211,7 +211,7 @@ def test_a_worker_that_was_killed_is_told_with_what_to_do(tmp_path: Path) -> Non
         time.sleep(5)  # cut short by the news
 
     _, run, losses = make(tmp_path)
-    with after(4, run, kill_one), pytest.raises(ResourceExhausted, match="goes on from the last checkpoint"):
+    with after(4, run, kill_one), pytest.raises(ResourceExhausted, match="goes on from what was saved last"):
         run.run(Batches(), losses, workers=1)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 3
 
