@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heads.fcclip.matching import match, sample_points
+from heads.fcclip.matching import assign, pair_costs, sample_points
 from heads.fcclip.proposals import Proposals
 from ovperception.training.step_counts import objects_of_part
 
@@ -73,22 +73,23 @@ def set_losses(
     objects = max(objects_of_part(targets), 1)
     masks = [t.masks.float() for t in targets]  # every layer samples them
     class_logits = head.class_logits(proposals.query_embeddings, text)
-    pairs = [
-        [
-            match(
-                class_logits[b, layer],
-                proposals.mask_logits[b, layer],
-                t.class_ids,
-                masks[b],
-                class_weight=settings.class_weight,
-                mask_weight=settings.mask_weight,
-                dice_weight=settings.dice_weight,
-                points=settings.points,
-            )
-            for layer in range(class_logits.shape[1])
-        ]
+    layers = class_logits.shape[1]
+    costs = [
+        pair_costs(
+            class_logits[b, layer],
+            proposals.mask_logits[b, layer],
+            t.class_ids,
+            masks[b],
+            class_weight=settings.class_weight,
+            mask_weight=settings.mask_weight,
+            dice_weight=settings.dice_weight,
+            points=settings.points,
+        )
         for b, t in enumerate(targets)
+        for layer in range(layers)
     ]
+    found = assign(costs)
+    pairs = [found[start : start + layers] for start in range(0, len(found), layers)]
     losses = {"class": settings.class_weight * _class_loss(class_logits, targets, pairs, settings)}
     queries = class_logits.shape[2]
     predicted = proposals.masks_of(

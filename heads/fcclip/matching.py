@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-__all__ = ["match", "sample_points"]
+__all__ = ["assign", "pair_costs", "sample_points"]
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -27,7 +29,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match(
+def pair_costs(
     class_logits: Tensor,
     mask_logits: Tensor,
     class_ids: Tensor,
@@ -37,8 +39,8 @@ def match(
     mask_weight: float,
     dice_weight: float,
     points: int,
-) -> tuple[Tensor, Tensor]:
-    """The cheapest one-to-one assignment of queries to the objects of one image.
+) -> Tensor:
+    """What it costs that each query answers for each object of one image.
 
     The cost of a pair is the negative class probability, the point-wise cross entropy and the dice distance,
     weighted as in the loss.
@@ -54,11 +56,10 @@ def match(
         points: Points all pairs are compared at.
 
     Returns:
-        Query indices and object indices, both (min(Q, N),), on the CPU.
+        (Q, N) float32, where the logits are.
     """
     if not len(class_ids):
-        empty = torch.zeros(0, dtype=torch.long)
-        return empty, empty
+        return mask_logits.new_zeros(len(mask_logits), 0, dtype=torch.float32)
     where = torch.rand(1, points, 2, device=mask_logits.device)
     # In full precision: a sum over thousands of points overflows float16, and bfloat16 rounds costs to ties.
     with torch.autocast(mask_logits.device.type, enabled=False):
@@ -72,7 +73,23 @@ def match(
         total = probability.sum(-1)[:, None] + truth.sum(-1)[None]
         dice = 1 - (overlap + 1) / (total + 1)
         named = -class_logits.float().softmax(-1)[:, class_ids]
-        cost = class_weight * named + mask_weight * entropy + dice_weight * dice
-    # Any assignment will do for logits that are not finite: the loss will not be either, and is told.
-    queries, objects = linear_sum_assignment(cost.nan_to_num(posinf=1e9, neginf=-1e9).cpu().numpy())
-    return torch.as_tensor(queries), torch.as_tensor(objects)
+        return class_weight * named + mask_weight * entropy + dice_weight * dice
+
+
+def assign(costs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The cheapest one-to-one assignment of each matrix; all of them are waited for once.
+
+    Args:
+        costs: (Q, N) each, N of its own.
+
+    Returns:
+        Query indices and object indices of each, both (min(Q, N),) int64, on the CPU.
+    """
+    # Any assignment will do for costs that are not finite: the loss will not be either, and is told.
+    numbers = torch.cat([cost.flatten() for cost in costs]).nan_to_num(posinf=1e9, neginf=-1e9).cpu()
+    parts = numbers.split([cost.numel() for cost in costs])
+    pairs = []
+    for cost, part in zip(costs, parts, strict=True):
+        queries, objects = linear_sum_assignment(part.view(cost.shape).numpy())
+        pairs.append((torch.as_tensor(queries), torch.as_tensor(objects)))
+    return pairs

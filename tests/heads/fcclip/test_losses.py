@@ -10,7 +10,7 @@ from torch import Tensor
 
 from heads.fcclip import losses, matching
 from heads.fcclip.losses import LossSettings, set_losses
-from heads.fcclip.matching import match, sample_points
+from heads.fcclip.matching import assign, pair_costs, sample_points
 from heads.fcclip.proposals import Proposals
 from ovperception.training.distributed import World
 from ovperception.training.step_counts import counted
@@ -18,6 +18,11 @@ from ovperception.training.targets import Targets
 
 SETTINGS = LossSettings(points=256)
 WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0, "points": 256}
+
+
+def match(*image: Tensor, **weights: float) -> tuple[Tensor, Tensor]:
+    """The assignment of one image alone."""
+    return assign([pair_costs(*image, **weights)])[0]
 
 
 class Namer:
@@ -104,6 +109,18 @@ def test_an_image_without_objects_matches_nothing() -> None:
         torch.zeros(0, 8, 8, dtype=torch.bool), **WEIGHTS,
     )  # fmt: skip
     assert len(queries) == len(objects) == 0
+
+
+def test_matrices_assigned_together_are_assigned_as_each_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((5, 3), (4, 0), (2, 6), (7, 7))  # as many objects as queries, fewer, more and none
+    costs = [torch.rand(shape, generator=generator) for shape in shapes]
+    together = assign(costs)
+    for cost, (queries, objects) in zip(costs, together, strict=True):
+        [(own_queries, own_objects)] = assign([cost])
+        assert queries.tolist() == own_queries.tolist()
+        assert objects.tolist() == own_objects.tolist()
+        assert len(set(queries.tolist())) == len(set(objects.tolist())) == min(cost.shape)
 
 
 def test_a_perfect_answer_costs_nothing_and_a_blank_one_its_entropy() -> None:
