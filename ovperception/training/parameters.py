@@ -31,8 +31,8 @@ class OptimizerSettings:
         faster: first words of parameter names, and the factor of their learning rate, as where a paper
             trains what begins at random faster than what was trained before.
         decay_all: whether biases and norms decay as well.
-        decay_but_norms: whether all decays but norms and tables, as detectron2 has it: biases and scales,
-            and matrices whatever they are called.
+        decay_but_norms: whether all decays but norms and tables, as detectron2 has it: biases and scales
+            with the matrices.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -74,7 +74,7 @@ def parameter_groups(
     """
     prefixes = dict(faster or {})
     used = set()
-    spared = set(_norms_and_tables(module)) if decay_but_norms else set()
+    spared = set(_norms_and_tables(module))
     found: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {1.0: ([], [])}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
@@ -82,8 +82,7 @@ def parameter_groups(
         prefix = next((p for p in prefixes if name.startswith(p)), None)
         used.add(prefix)
         decay, plain = found.setdefault(1.0 if prefix is None else prefixes[prefix], ([], []))
-        matrix = parameter.ndim >= 2 and not any(key in name for key in _TABLES)
-        decays = decay_all or (name not in spared if decay_but_norms else matrix)
+        decays = decay_all or (name not in spared and (decay_but_norms or parameter.ndim >= 2))
         (decay if decays else plain).append(parameter)
     unused = set(prefixes) - used
     if unused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ SETTINGS = LossSettings(points=256)
 WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 5.0, "points": 256}
 
 
-def match(*image: Tensor, **weights: float) -> tuple[Tensor, Tensor]:
+def match(*image: Any, **weights: Any) -> tuple[Tensor, Tensor]:
     """The assignment of one image alone."""
     return assign([pair_costs(*image, **weights)])[0]
 

@@ -89,6 +89,13 @@ class Asking(nn.Module):
         self.words = nn.Embedding(4, 2)
 
 
+def test_matrices_decay_whatever_they_are_called() -> None:
+    module = Asking()
+    decay, plain = parameter_groups(module, 0.1)
+    assert [id(p) for p in decay["params"]] == [id(module.query.weight)]
+    assert len(plain["params"]) == len(list(module.parameters())) - 1
+
+
 def test_all_but_norms_and_tables_may_decay() -> None:
     """detectron2's rule: WEIGHT_DECAY_NORM and WEIGHT_DECAY_EMBED are 0, biases are like matrices."""
     module = Asking()
