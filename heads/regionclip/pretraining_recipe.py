@@ -215,6 +215,7 @@ def _pictures(
         rank=world.rank,
         ranks=world.size,
         workers=recipe.workers,
+        for_gpu=world.device.startswith("cuda"),
     )
     return ImageTextStream(batches=batches, wrong=wrong)
 

@@ -18,6 +18,7 @@ from ovperception.errors import InvalidCheckpoint, OVPError
 from ovperception.preprocess import Preprocessing
 from ovperception.training.augmentations import Augmentation, LabelledImage
 from ovperception.training.image_text import CaptionedImage, ImageTextTars, Place
+from ovperception.training.pinned import pinned
 from ovperception.training.workers import leave_stopping_to_the_run
 from ovperception.training.wrong_data import Trouble, WrongData
 
@@ -43,6 +44,11 @@ class CaptionedBatch:
     troubles: tuple[Trouble, ...]
     stream: int
     after: Place
+
+    def pin_memory(self) -> CaptionedBatch:
+        """As the loader asks for it, in a thread of its own."""
+        held: CaptionedBatch = pinned(self)
+        return held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ class ImageTextBatches:
         rank: of this process.
         ranks: processes.
         workers: that read; 0 reads in this process.
+        for_gpu: whether pictures are put where a GPU copies them from without waiting.
     """
 
     shards: Sequence[Any]
@@ -107,6 +114,7 @@ class ImageTextBatches:
     rank: int = 0
     ranks: int = 1
     workers: int = 0
+    for_gpu: bool = False
 
     def batches(
         self, state: ImageTextState | None = None, *, wrong: WrongData | None = None
@@ -132,6 +140,7 @@ class ImageTextBatches:
             num_workers=self.workers,
             prefetch_factor=2 if self.workers else None,
             worker_init_fn=leave_stopping_to_the_run,
+            pin_memory=self.for_gpu,
             # Of its own, so that making a loader draws nothing from the generator that the losses draw from.
             generator=torch.Generator().manual_seed(0),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -15,9 +16,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ovperception.errors import InvalidCheckpoint, InvalidDataset, InvalidParameter, MissingFile
 from ovperception.preprocess import Preprocessing
+from ovperception.training import image_text_batches
 from ovperception.training.augmentations import Augmentation
 from ovperception.training.image_text import ImageTextTars, Place, find_shards
 from ovperception.training.image_text_batches import ImageTextBatches, ImageTextState
@@ -176,6 +180,25 @@ def test_batches_are_taken_up_where_they_were_left(folder: Path, workers: int) -
         assert torch.equal(one.images, other.images)
     with pytest.raises(InvalidCheckpoint, match="as many workers"):
         next(batches(folder, 3 if workers == 0 else 0).batches(state))
+
+
+def test_pictures_for_a_gpu_are_pinned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class Recording(DataLoader[Any]):
+        def __init__(self, *args: Any, pin_memory: bool, **kwargs: Any) -> None:
+            asked.append(pin_memory)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(image_text_batches, "DataLoader", Recording)
+    source = batches(folder, workers=0)
+    plain = next(source.batches())
+    next(dataclasses.replace(source, for_gpu=True).batches())
+    assert asked == [False, True]
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self + 1)  # so that it shows
+    moved = plain.pin_memory()
+    assert torch.equal(moved.images, plain.images + 1)
+    assert moved == dataclasses.replace(plain, images=moved.images)
 
 
 def test_a_broken_state_is_refused() -> None:
