@@ -98,7 +98,7 @@ def tiny_fcclip() -> HeadRecipe:
             "cover_small_masks": True,
             "min_fragment": 0.95,
             "box_share": 0.7,
-            "seen_weight": 0.75,
+            "seen_weight": 0.65,
             "unseen_weight": 0.85,
             "seen_words": scenes_vocabulary("base").texts,
         },
@@ -211,7 +211,7 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "defaults": {
             "score_threshold": 0.1,
             "nms_iou_threshold": 0.7,
-            "panoptic_score_threshold": 0.2,
+            "panoptic_score_threshold": 0.3,
             "overlap_threshold": 0.7,
         },
         "panoptic_rule": "masks",
