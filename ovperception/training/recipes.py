@@ -210,7 +210,7 @@ def _train_head(recipe: HeadRecipe) -> Path:
         "background": "scenes",
         "defaults": {
             "score_threshold": 0.1,
-            "nms_iou_threshold": 0.7,
+            "nms_iou_threshold": 0.45,
             "panoptic_score_threshold": 0.3,
             "overlap_threshold": 0.7,
         },
