@@ -114,7 +114,7 @@ def test_an_image_without_objects_matches_nothing() -> None:
 
 def test_matrices_assigned_together_are_assigned_as_each_alone() -> None:
     generator = torch.Generator().manual_seed(0)
-    shapes = ((5, 3), (4, 0), (2, 6), (7, 7))  # as many objects as queries, fewer, more and none
+    shapes = ((5, 3), (4, 0), (2, 6), (7, 7))  # fewer objects than queries, none, more, as many
     costs = [torch.rand(shape, generator=generator) for shape in shapes]
     together = assign(costs)
     for cost, (queries, objects) in zip(costs, together, strict=True):
